@@ -1,0 +1,31 @@
+"""What can go wrong on the cluster's side, by who must act.
+
+ClusterError
+├── WorkspaceError   the operator: the workspace is not ours, not writable, of another protocol
+├── BatchError       the operator: the batch system refused, with its own words
+└── TicketError      nobody: a ticket moved under our hands; look again
+"""
+
+
+class ClusterError(Exception):
+    """Anything this package reports; `kind` is the word that travels to the service host."""
+
+    kind = "cluster"
+
+
+class WorkspaceError(ClusterError):
+    """The workspace cannot be used as it is."""
+
+    kind = "workspace"
+
+
+class BatchError(ClusterError):
+    """The batch system refused a request."""
+
+    kind = "batch"
+
+
+class TicketError(ClusterError):
+    """A ticket is no longer where it was."""
+
+    kind = "ticket"
