@@ -220,32 +220,43 @@ def overwrite(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-def reserve(path: Path, size: int, data: bytes = b"") -> None:
-    """Make a file that owns `size` bytes of disk and begins with `data`."""
+def reserve_all(contents: Sequence[Tuple[Path, bytes]], size: int) -> None:
+    """Make many files that each own `size` bytes of disk and begin with their data, durably."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    try:
+    for path, data in contents:
+        descriptor = os.open(path, flags, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, size)
-        except OSError as error:
-            # RACE: none; some network file systems cannot reserve. Zeros take the space as well.
-            if error.errno not in UNSUPPORTED:
-                raise
-            os.pwrite(descriptor, bytes(size), 0)
-        os.pwrite(descriptor, data, 0)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            except OSError as error:
+                # RACE: none; some network file systems cannot reserve. Zeros take the space too.
+                if error.errno not in UNSUPPORTED:
+                    raise
+                os.pwrite(descriptor, bytes(size), 0)
+            os.pwrite(descriptor, data, 0)
+        finally:
+            os.close(descriptor)
+    sync_files([path for path, _ in contents])
+    sync_folders(os.path.dirname(join(path)) for path, _ in contents)
 
 
-def fill(path: Path, data: bytes, mode: int) -> None:
-    """Make an existing file hold exactly `data`, durably, in the space it has."""
+def fill(path: Path, data: bytes, mode: int, group: int = -1) -> None:
+    """Make an existing file hold exactly `data`, durably, in the space it has.
+
+    `group` is given to the file where this process may do so.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         view, done = memoryview(data), 0
         while done < len(view):
             done += os.pwrite(descriptor, view[done:], done)
         os.ftruncate(descriptor, len(data))
+        try:
+            os.fchown(descriptor, -1, group)
+        except OSError as error:
+            # RACE: none; only a member of the group may give it away.
+            if error.errno != errno.EPERM:
+                raise
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
     finally:

@@ -1,0 +1,204 @@
+"""The state folder and the dropbox's own folder: who we are, and that nobody else is.
+
+`state/` is private and local; only the pass that holds its lock writes there. `dropbox/.hpc_batch/`
+holds what is renamed into or out of the dropbox. Both name the same instance and count the passes,
+state first: equal, or state one ahead (a pass was killed between the two), is normal. Anything else
+is a state or a dropbox restored from a backup, or cloned to another machine, and working on would
+lose or repeat jobs; it is refused until the operator says `hpc-batch resume --restored`.
+
+    state/                              dropbox/.hpc_batch/
+      lock  machine  trouble.json         instance  probe
+      jobs/J/  history.jsonl              J.drop  J.answer  J.cancel
+      status.json  paused  log
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import socket
+import stat
+from pathlib import Path
+from typing import Any, Iterator
+
+import filelock
+
+from hpc_cluster import PROTOCOL, files
+
+from hpc_batch.config import Config, network_file_system
+from hpc_batch.errors import ConfigError
+
+OURS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{11}-[0-9a-f]{16}\.(drop|answer|cancel)\Z")
+"""Names in `dropbox/.hpc_batch` that belong to a job."""
+
+RESTORE = "hpc-batch resume --restored"
+
+
+class Busy(Exception):
+    """Another pass holds the lock."""
+
+
+class State:
+    """One service host's private folder, held by one pass. Use `hold`."""
+
+    def __init__(self, config: Config, lock_descriptors: tuple[int, ...] = ()) -> None:
+        self.folder = config.cronjob.state
+        self.dropbox = config.cronjob.dropbox
+        self.inner = config.cronjob.dropbox / ".hpc_batch"
+        self.instance = ""
+        self.lock_descriptors = lock_descriptors
+        """Given to transfer children: a lock is free only when they are gone too."""
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file in the state folder."""
+        return self.folder / name
+
+    def of_job(self, job: str, kind: str) -> str:
+        """Return the path of J.drop, J.answer or J.cancel."""
+        return str(self.inner / f"{job}.{kind}")
+
+    def read(self, name: str) -> Any:
+        """Return a JSON document of the state folder; None when it is not there."""
+        try:
+            return files.read_json(str(self.path(name)))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, value: Any) -> None:
+        """Replace a JSON document of the state folder durably."""
+        files.replace(str(self.path(name)), files.to_json(value))
+
+    def clock(self) -> float:
+        """Return the dropbox's own clock: ages of drops are measured against it."""
+        return files.server_now(str(self.inner), "probe")
+
+    def begin(self) -> None:
+        """Check that state and dropbox belong together, and count this pass.
+
+        Raises ConfigError when one of them was restored, cloned or exchanged.
+        """
+        mine, theirs = self.read("machine"), self._instance()
+        if mine is None or theirs is None:
+            mine = theirs = self._found(mine, theirs)
+        if mine["instance"] != theirs["instance"]:
+            raise ConfigError(
+                f"state {self.folder} and dropbox {self.dropbox} do not belong together: "
+                f"set [cronjob] state to this dropbox's own folder, or run `{RESTORE}`"
+            )
+        if mine["machine"] != machine_id():
+            raise ConfigError(
+                f"state {self.folder} was made on another machine; if that one no longer runs "
+                f"passes, run `{RESTORE}`"
+            )
+        if mine["generation"] - theirs["generation"] not in (0, 1):
+            raise ConfigError(
+                f"state {self.folder} (pass {mine['generation']}) and dropbox {self.dropbox} (pass "
+                f"{theirs['generation']}) are of different times: one of them was restored from a "
+                f"backup. Run `{RESTORE}` to bring them together"
+            )
+        self.instance = mine["instance"]
+        self._count(mine["generation"] + 1)
+
+    def adopt(self) -> None:
+        """Make state and dropbox one again after a restore, on this machine."""
+        mine, theirs = self.read("machine"), self._instance()
+        known = [k for k in (mine, theirs) if k is not None]
+        self.instance = known[0]["instance"] if known else secrets.token_hex(4)
+        self._count(max([k["generation"] for k in known], default=0) + 2)
+
+    def _count(self, generation: int) -> None:
+        value = {"protocol": PROTOCOL, "instance": self.instance, "generation": generation}
+        self.write("machine", {**value, "machine": machine_id()})
+        files.replace(str(self.inner / "instance"), files.to_json(value))
+
+    def _instance(self) -> Any:
+        try:
+            return files.read_json(str(self.inner / "instance"))
+        except FileNotFoundError:
+            return None
+
+    def _found(self, mine: Any, theirs: Any) -> Any:
+        """First start: make both anew, unless one of them already has jobs."""
+        orphans = [n for n in files.names(str(self.inner)) if OURS.match(n)]
+        if theirs is not None or orphans:
+            raise ConfigError(
+                f"dropbox {self.dropbox} holds jobs in flight, but state {self.folder} knows nothing "
+                f"of them: restore the state folder, or run `{RESTORE}`"
+            )
+        if mine is not None and files.names(str(self.folder / "jobs")):
+            raise ConfigError(
+                f"state {self.folder} holds jobs, but dropbox {self.dropbox} was never used with "
+                f"it: set [cronjob] dropbox back, or run `{RESTORE}`"
+            )
+        self.instance = secrets.token_hex(4)
+        self._count(0)
+        return {"instance": self.instance, "machine": machine_id(), "generation": 0}
+
+
+def machine_id() -> str:
+    """Return what tells this machine from others."""
+    with contextlib.suppress(OSError):
+        text = Path("/etc/machine-id").read_text(encoding="ascii").strip()
+        if text:
+            return text
+    return socket.gethostname()
+
+
+@contextlib.contextmanager
+def hold(config: Config) -> Iterator[State]:
+    """Make what is missing, take the locks, and give the state folder to one pass.
+
+    Raises Busy when another pass runs, ConfigError when a folder cannot be used.
+    """
+    folder, dropbox = config.cronjob.state, config.cronjob.dropbox
+    _check_folders(folder, dropbox)
+    with contextlib.ExitStack() as stack:
+        paths = [folder / "lock"]
+        if config.cronjob.lockfile is not None:
+            paths.append(config.cronjob.lockfile)
+        for path in paths:
+            lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False, mode=0o600)
+            try:
+                stack.enter_context(lock)
+            except filelock.Timeout:
+                raise Busy(str(path)) from None
+            except OSError as error:
+                raise ConfigError(f"cannot lock {path}: {error.strerror}") from None
+        yield State(config, _descriptors(paths))
+
+
+def _check_folders(folder: Path, dropbox: Path) -> None:
+    if not dropbox.is_dir():
+        raise ConfigError(f"dropbox {dropbox} is no folder: mkdir -p {dropbox}")
+    if not os.access(dropbox, os.W_OK | os.X_OK | os.R_OK):
+        raise ConfigError(f"dropbox {dropbox} must be readable and writable to this account")
+    kind = network_file_system(folder if folder.exists() else folder.parent)
+    if kind is not None:
+        raise ConfigError(
+            f"state {folder} lies on a network file system ({kind}), where locks do not hold: "
+            "set [cronjob] state to a folder on a local disk"
+        )
+    try:
+        files.make_folder(str(folder))
+        files.make_folder(str(dropbox / ".hpc_batch"))
+    except OSError as error:
+        raise ConfigError(f"cannot make {error.filename}: {error.strerror}") from None
+    for private in (folder, dropbox / ".hpc_batch"):
+        status = private.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            raise ConfigError(f"{private} must be a folder of the account that runs the passes")
+        if status.st_mode & 0o077:
+            raise ConfigError(f"{private} must be private: chmod 700 {private}")
+
+
+def _descriptors(paths: list[Path]) -> tuple[int, ...]:
+    """Return the open descriptors of the lock files, which filelock keeps to itself."""
+    wanted = {os.path.realpath(p) for p in paths}
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.path.realpath(f"/proc/self/fd/{name}") in wanted:
+                found.append(int(name))
+    return tuple(found)
