@@ -17,7 +17,7 @@ import os
 import shutil
 import stat
 import threading
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
 Path = Union[str, bytes]
 
@@ -132,25 +132,35 @@ _syncfs = _syncfs_function()
 
 
 def sync_files(paths: Sequence[Path]) -> None:
-    """Make many closed files of one file system durable.
+    """Make many closed files durable, on any number of file systems.
 
-    A few are synced one by one; many by one syncfs, or by threads where that cannot report errors.
+    A few are synced one by one; many by one syncfs for each file system, or by threads where that
+    cannot report errors.
     """
-    if not paths:
-        return
-    if len(paths) > FEW and _syncfs is not None:
-        descriptor = os.open(paths[0], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if len(paths) <= FEW:
+        for path in paths:
+            sync_file(path)
+    elif _syncfs is None:
+        _sync_in_threads(paths)
+    else:
+        _sync_file_systems(paths)
+
+
+def _sync_file_systems(paths: Sequence[Path]) -> None:
+    """syncfs, once for each file system that holds one of the paths."""
+    synced = set()  # type: Set[int]
+    for path in paths:
+        device = os.lstat(path).st_dev
+        if device in synced:
+            continue
+        synced.add(device)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if _syncfs(descriptor) != 0:
                 code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code), paths[0])
+                raise OSError(code, os.strerror(code), path)
         finally:
             os.close(descriptor)
-    elif len(paths) > FEW:
-        _sync_in_threads(paths)
-    else:
-        for path in paths:
-            sync_file(path)
 
 
 def _sync_in_threads(paths: Sequence[Path]) -> None:
@@ -173,16 +183,10 @@ def _sync_in_threads(paths: Sequence[Path]) -> None:
 
 
 def sync_folders(folders: Iterable[Path]) -> None:
-    """Make the names in many folders of one file system durable."""
+    """Make the names in many folders durable."""
     distinct = sorted({to_bytes(f) if isinstance(f, str) else f for f in folders})
     if len(distinct) > FEW and _syncfs is not None:
-        descriptor = os.open(distinct[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if _syncfs(descriptor) != 0:
-                code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code), distinct[0])
-        finally:
-            os.close(descriptor)
+        _sync_file_systems(distinct)
     else:
         for folder in distinct:
             sync_folder(folder)
@@ -241,7 +245,7 @@ def reserve_all(contents: Sequence[Tuple[Path, bytes]], size: int) -> None:
 
 
 def fill(path: Path, data: bytes, mode: int, group: int = -1) -> None:
-    """Make an existing file hold exactly `data`, durably, in the space it has.
+    """Make an existing file hold exactly `data`, in the space it has; not yet durable.
 
     `group` is given to the file where this process may do so.
     """
@@ -258,7 +262,6 @@ def fill(path: Path, data: bytes, mode: int, group: int = -1) -> None:
             if error.errno != errno.EPERM:
                 raise
         os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -1,0 +1,277 @@
+"""Intake: taking drops from the dropbox, when their writers are done, and never twice.
+
+A drop is settled when nobody can still be writing it:
+
+    its last line is YAML's end mark `...`                              at once
+    nobody has it open for writing (the kernel grants a read lease)     2 s after the last change
+    the lease says nothing (a network file system, another owner)       after `settle` (10 s);
+                                                                        60 s without a last newline
+    a writer has it open                                                10 min after the last change
+
+each of a file that parses to a mapping with a `script`. What does not is taken after 60 s (10 min
+where leases say nothing or a writer has it open) and answered with the error. What cannot even be
+answered, such as a FIFO, is left alone. Ages are counted by the dropbox's own clock.
+
+Taking is a durable intent and one rename: the drop becomes `.hpc_batch/J.drop`, and with that the
+job is ours. Its answer's disk space is reserved first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import stat
+from dataclasses import dataclass
+from typing import Iterable, Literal
+
+from hpc_cluster import files
+
+from hpc_batch import jobfile
+from hpc_batch.config import Config
+from hpc_batch.record import Record, Records, new_id, now, stamp
+from hpc_batch.state import State
+
+JOB_BYTES = 1 << 20
+"""A job file is at most this long."""
+
+ANSWER_BYTES = 16 * 1024
+"""Disk space reserved for an answer when its drop is taken."""
+
+NAME_BYTES = 255 - len(".finished")
+"""A longer name leaves no room for its answer's."""
+
+QUIET_S = 2.0
+OPEN_S = 600.0
+NO_NEWLINE_S = 60.0
+HOPELESS_S = 60.0
+"""QUIET_S < settle < NO_NEWLINE_S, HOPELESS_S < OPEN_S: the less is known, the longer the wait."""
+
+Lease = Literal["quiet", "open", "unknown"]
+Verdict = Literal["take", "wait", "leave"]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A file in the dropbox whose name ends in `.job`."""
+
+    name: str
+    """Base name (file system encoding with surrogate escapes)."""
+    changed: float
+    """ctime in seconds by the dropbox's clock."""
+    regular: bool
+    links: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The dropbox as one look shows it."""
+
+    drops: tuple[Drop, ...]
+    cancels: tuple[str, ...]
+    """Names of the jobs whose `.job.cancel` is there."""
+    finished: frozenset[str]
+    """Names of the jobs whose `.job.finished` is there."""
+
+
+def look(dropbox: os.PathLike[str]) -> Listing:
+    """List the dropbox. Dot files are not drops: writers use them before they rename."""
+    drops, cancels, finished = [], [], set()
+    with os.scandir(dropbox) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith("."):
+                continue
+            if name.endswith(".job.cancel"):
+                cancels.append(name[: -len(".cancel")])
+            elif name.endswith(".job.finished"):
+                finished.add(name[: -len(".finished")])
+            elif name.endswith(".job"):
+                with contextlib.suppress(FileNotFoundError):
+                    # RACE: a drop may be withdrawn while we look.
+                    status = entry.stat(follow_symlinks=False)
+                    regular = stat.S_ISREG(status.st_mode)
+                    drops.append(Drop(name, status.st_ctime, regular, status.st_nlink))
+    drops.sort(key=lambda d: (d.changed, d.name))
+    return Listing(tuple(drops), tuple(sorted(cancels)), frozenset(finished))
+
+
+def unanswerable(drop: Drop) -> str | None:
+    """Return why a drop can never be taken; None when it can."""
+    if not drop.regular:
+        return "is not a regular file and is left alone; remove it"
+    if len(os.fsencode(drop.name)) > NAME_BYTES:
+        return f"has a name of more than {NAME_BYTES} bytes, which leaves no room for its answer's"
+    if drop.links != 1:
+        return "has more than one hard link and is left alone until it has one"
+    return None
+
+
+def judge(path: str, clock: float, config: Config) -> Verdict:
+    """Tell whether a drop, or one already taken, is settled: take it, wait, or leave it alone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return "wait"
+    except OSError as error:
+        # RACE: a FIFO or a link has taken its place.
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            return "leave"
+        status = os.lstat(path)
+        return "take" if clock - status.st_ctime >= HOPELESS_S else "wait"
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return "leave"
+        age, lease = clock - status.st_ctime, _lease(descriptor)
+        content: Literal["no", "mapping", "end"] = "no"
+        data = b""
+        if status.st_size <= JOB_BYTES:
+            data = file.read(JOB_BYTES + 1)
+            content = jobfile.settled(data)
+    if content == "end":
+        return "take"
+    return "take" if age >= _patience_s(content, lease, data, config) else "wait"
+
+
+def _patience_s(content: str, lease: Lease, data: bytes, config: Config) -> float:
+    """Return how old an unmarked drop must be."""
+    if lease == "open":
+        return OPEN_S
+    if content == "no":
+        return HOPELESS_S if lease == "quiet" else OPEN_S
+    if lease == "quiet":
+        return QUIET_S
+    settle = float(config.cronjob.settle)
+    return settle if data.endswith(b"\n") else max(settle, NO_NEWLINE_S)
+
+
+def _lease(descriptor: int) -> Lease:
+    """Ask the kernel whether anybody has the file open for writing."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        # RACE: EAGAIN is the answer "open"; EINVAL and EACCES are no knowledge.
+        return "open" if error.errno == errno.EAGAIN else "unknown"
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return "quiet"
+
+
+class Intake:
+    """The steps that take drops; every one may be repeated after a kill."""
+
+    def __init__(self, config: Config, state: State, records: Records) -> None:
+        self.config, self.state, self.records = config, state, records
+
+    def take(self, drops: Iterable[Drop], finished: Iterable[str]) -> list[Record]:
+        """– to INTENT to ACCEPTED: make settled drops ours. Returns the records of those we got."""
+        answered = set(finished)
+        new = [self._intent(drop) for drop in drops]
+        if not new:
+            return []
+        self.records.add_all(new)
+        for record in new:
+            if record.name in answered:
+                self._move_aside(record.name)
+        return self.accept(new)
+
+    def _intent(self, drop: Drop) -> Record:
+        host, workspace = self.config.remote.host or "", self.config.env["workspace"]
+        return Record(
+            id=new_id(self.state.instance),
+            phase="INTENT",
+            name=files.from_bytes(os.fsencode(drop.name)),
+            dropbox=str(self.config.cronjob.dropbox),
+            host=host,
+            workspace=workspace,
+            since=now(),
+            times={"dropped": stamp(drop.changed)},
+        )
+
+    def accept(self, intents: list[Record]) -> list[Record]:
+        """INTENT to ACCEPTED: reserve the answer, rename the drop; without a drop, to –."""
+        missing = [r for r in intents if not files.exists(self.state.of_job(r.id, "drop"))]
+        files.reserve_all(
+            [(self.state.of_job(r.id, "answer"), _reservation(r)) for r in missing], ANSWER_BYTES
+        )
+        accepted, vanished = [r for r in intents if r not in missing], []
+        for record in missing:
+            source = self.drop_path(record)
+            if files.move(source, self.state.of_job(record.id, "drop")):
+                accepted.append(record)
+            else:
+                vanished.append(record)
+        files.sync_folders([str(self.state.inner), str(self.state.dropbox)])
+        self.discard(vanished)
+        entered = [
+            r.enter("ACCEPTED", times={**r.times, "accepted": now()}) for r in accepted
+        ]
+        self.records.save_all(entered)
+        return entered
+
+    def discard(self, intents: list[Record]) -> None:
+        """INTENT to –: the drop was withdrawn before it was ours."""
+        for record in intents:
+            files.unlink(self.state.of_job(record.id, "answer"))
+        self.records.remove_all(intents)
+
+    def drop_path(self, record: Record, ending: str = "") -> str:
+        """Return the path of NAME.job, or of NAME.job plus an ending, in the dropbox."""
+        return os.path.join(
+            os.fsdecode(str(self.config.cronjob.dropbox)),
+            os.fsdecode(files.to_bytes(record.name)) + ending,
+        )
+
+    def read(self, record: Record) -> bytes:
+        """Return the text of a taken drop, which is read once. Raises OSError."""
+        return files.read_bytes(self.state.of_job(record.id, "drop"), JOB_BYTES)
+
+    def submitted(self, records: Iterable[Record], state: str) -> None:
+        """Write `.submitted` of each job: information for people, never read, never waited for."""
+        for record in records:
+            data = self.records.read_bytes(record.id, "job")
+            text = jobfile.submitted_text(
+                jobfile.parse_or_none(data or b""),
+                {"id": record.id, "since": now(), "state": state},
+            )
+            path = self.drop_path(record, ".submitted")
+            temporary = str(self.state.inner / f"{record.id}.submitted")
+            with contextlib.suppress(OSError):
+                # RACE: none; a dropbox that is full or read-only shows no progress, and that is all.
+                files.write_new(temporary, text)
+                files.change_mode(temporary, 0o666 & ~umask())
+                files.rename(temporary, path)
+
+    def cancel(self, name: str, job: str) -> None:
+        """Move NAME.job.cancel to the job of that name that is in flight."""
+        source = os.path.join(os.fsdecode(str(self.state.dropbox)), name + ".cancel")
+        files.move(source, self.state.of_job(job, "cancel"))
+        files.sync_folders([str(self.state.inner), str(self.state.dropbox)])
+
+    def _move_aside(self, name: str) -> None:
+        """Rename an old, unread NAME.job.finished to NAME.job.finished.N."""
+        move_aside(str(self.state.dropbox), os.fsdecode(files.to_bytes(name)) + ".finished")
+
+
+def move_aside(folder: str, name: str) -> None:
+    """Rename NAME to the first NAME.N that is free; nothing happens when NAME is not there."""
+    number = 1
+    while files.exists(os.path.join(folder, f"{name}.{number}")):
+        number += 1
+    files.move(os.path.join(folder, name), os.path.join(folder, f"{name}.{number}"))
+
+
+def umask() -> int:
+    """Return this process's umask."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _reservation(record: Record) -> bytes:
+    """Return how a reserved answer begins, so that a restored state can tell whose it is."""
+    return files.to_json({"name": record.name, "id": record.id})

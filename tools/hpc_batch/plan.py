@@ -1,0 +1,118 @@
+"""The plan: from what was observed to the next step of each job. Values in, values out.
+
+    phase        observed                         step
+    INTENT                                        accept
+    ACCEPTED     settled                          check
+                 cancelled                        withdraw
+    STAGING                                       stage
+                 cancelled                        withdraw
+    PUBLISHING                                    publish
+    PUBLISHED    a done ticket                    collect
+                 cancelled, not yet told          cancel
+                 no ticket                        miss
+    PLACING                                       place
+    UNPLACING                                     unplace
+    ANSWERING                                     answer
+    CLEANING                                      clean
+
+A cluster that did not answer says nothing: without a census no published job is judged at all.
+Steps are performed in the order of ORDER, each for all its jobs as one batch, and a job may take
+several steps in one pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hpc_batch.record import Phase
+
+Step = Literal[
+    "accept",
+    "check",
+    "withdraw",
+    "stage",
+    "publish",
+    "collect",
+    "cancel",
+    "miss",
+    "place",
+    "unplace",
+    "answer",
+    "clean",
+    "wait",
+]
+
+ORDER: tuple[Step, ...] = (
+    "accept",
+    "publish",
+    "miss",
+    "collect",
+    "place",
+    "unplace",
+    "answer",
+    "check",
+    "withdraw",
+    "stage",
+    "publish",
+    "cancel",
+    "answer",
+    "clean",
+)
+"""What frees space comes before what uses it; an answer decided late goes out in the same pass."""
+
+NEEDS_CLUSTER: frozenset[Step] = frozenset(("stage", "publish", "collect", "cancel", "miss"))
+"""Steps that a pass without a session leaves for the next one."""
+
+LOST_CENSUSES = 10
+LOST_S = 24 * 3600
+"""A published job is lost after so many complete censuses without a ticket, over so long a time."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a pass observed of one job."""
+
+    phase: Phase
+    cancel: bool = False
+    """J.cancel is there."""
+    told: bool = False
+    """The cluster was told of the cancellation during this pass."""
+    counted: bool = True
+    """The census was asked for after the job was published, and answered completely."""
+    ticket: Literal["incoming", "ready", "running", "done", None] = None
+    """The folder its ticket lies in, in the census."""
+    missing: int = 0
+    """Complete censuses without a ticket before this one."""
+
+
+def next_step(seen: Seen) -> Step:
+    """Return the one step that moves a job on."""
+    before: dict[Phase, Step] = {
+        "INTENT": "accept",
+        "PUBLISHING": "publish",
+        "PLACING": "place",
+        "UNPLACING": "unplace",
+        "ANSWERING": "answer",
+        "CLEANING": "clean",
+    }
+    if seen.phase in before:
+        return before[seen.phase]
+    if seen.phase in ("ACCEPTED", "STAGING"):
+        if seen.cancel:
+            return "withdraw"
+        return "check" if seen.phase == "ACCEPTED" else "stage"
+    if not seen.counted:
+        return "wait"
+    if seen.ticket == "done":
+        return "collect"
+    if seen.cancel and not seen.told:
+        return "cancel"
+    if seen.ticket is None or seen.missing:
+        return "miss"
+    return "wait"
+
+
+def is_lost(missing: int, missing_s: float) -> bool:
+    """Tell whether a job's ticket has been missing often and long enough to answer `lost`."""
+    return missing >= LOST_CENSUSES and missing_s >= LOST_S

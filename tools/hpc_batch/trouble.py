@@ -1,0 +1,62 @@
+"""Trouble: what the operator has to know, told once when it begins to matter and once when it ends.
+
+Cron mails whatever a pass prints, so a pass prints nothing while all is well, one message when a
+trouble has lasted as long as its patience, and one when it is over. The ledger lives in
+`state/trouble.json`; `hpc-batch status` shows it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpc_batch.record import now, seconds_since
+from hpc_batch.state import State
+
+
+class Ledger:
+    """Open troubles by name, kept between passes."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._open: dict[str, dict[str, Any]] = state.read("trouble.json") or {}
+        self._seen: set[str] = set()
+        self.messages: list[str] = []
+        """What this pass has to print."""
+
+    def note(self, what: str, message: str, patience_s: float = 0) -> None:
+        """Record that a trouble is there, and tell it once it has lasted `patience_s` seconds."""
+        entry = self._open.setdefault(what, {"since": now(), "told": False})
+        entry["message"] = message
+        self._seen.add(what)
+        if not entry["told"] and seconds_since(entry["since"]) >= patience_s:
+            entry["told"] = True
+            self.messages.append(f"{message} (since {entry['since']})")
+
+    def over(self, *whats: str) -> None:
+        """Record that troubles have ended, and tell it where they had been told."""
+        for what in whats:
+            entry = self._open.pop(what, None)
+            if entry is not None and entry["told"]:
+                self.messages.append(f"over, since {now()}: {entry['message']}")
+
+    def over_unless_noted(self, prefix: str) -> None:
+        """End the troubles of a kind that this pass looked for and did not see again."""
+        for what in [w for w in self._open if w.startswith(prefix) and w not in self._seen]:
+            del self._open[what]
+
+    def lasts_s(self, what: str) -> float:
+        """Return for how long a trouble has been open; 0 when it is not."""
+        entry = self._open.get(what)
+        return seconds_since(entry["since"]) if entry else 0.0
+
+    def entries(self) -> list[dict[str, str]]:
+        """Return what `status` shows."""
+        return [
+            {"what": what, "since": entry["since"], "message": entry["message"]}
+            for what, entry in sorted(self._open.items())
+        ]
+
+    def save(self) -> None:
+        """Keep the ledger for the next pass."""
+        if self._open != (self._state.read("trouble.json") or {}):
+            self._state.write("trouble.json", self._open)
