@@ -1,0 +1,34 @@
+"""Submit one job to hpc_batch and wait for it: a function for tools that know nothing else.
+
+This file beside the folder `hpc_batch` is all it needs, with PyYAML. New code uses
+`hpc_batch.Dropbox`, which it is a few lines on top of.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import Any, Mapping
+
+from hpc_batch.client import Dropbox, job_text
+
+
+def submit_and_wait(
+    dropbox: str | os.PathLike[str], job: Mapping[str, Any], period: float = 10
+) -> dict[str, Any]:
+    """Drop `job`, wait for its answer, remove the answer, and return it.
+
+    `job` is what a job file says: a mapping with `script` and optionally `args`, `input_map` and
+    `output_map`. What comes back is that mapping with the node `job`, which tells what happened;
+    a job that failed comes back the same way, with `status: error` in its node. Looks every
+    `period` seconds, without an end.
+
+    Raises NotADirectoryError when the dropbox is not a folder that exists, and
+    hpc_batch.errors.JobFileError for values that a job file cannot express.
+    """
+    folder = Dropbox(dropbox)
+    handle = folder.drop(f"hpc_submit-{secrets.token_hex(8)}", job_text(job))
+    handle.wait(period=period)
+    answer = handle.answer() or {}
+    os.unlink(handle.answer_path)
+    return answer
