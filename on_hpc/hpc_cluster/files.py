@@ -74,6 +74,31 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, sort_keys=True) + "\n").encode("ascii")
 
 
+def open_inside(folder: Path, *names: Path) -> int:
+    """Open a regular file below a folder for reading, and follow no link on the way down.
+
+    Raises OSError: ELOOP or ENOTDIR for a link, EINVAL when it is no regular file (a FIFO is never
+    waited for) or when a name is none.
+    """
+    parts = [to_bytes(name) if isinstance(name, str) else name for name in names]
+    for part in parts:
+        if part in (b"", b".", b"..") or b"/" in part or b"\0" in part:
+            raise OSError(errno.EINVAL, "not a name", from_bytes(part))
+    common = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for number, part in enumerate(parts, 1):
+        kind = os.O_NONBLOCK if number == len(parts) else os.O_DIRECTORY
+        try:
+            inner = os.open(part, common | kind, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = inner
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", from_bytes(parts[-1]))
+    return descriptor
+
+
 def names(folder: Path) -> List[str]:
     """Return the sorted names in a folder; a missing folder has none."""
     try:
@@ -201,6 +226,24 @@ def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
     descriptor = os.open(path, flags, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
+
+
+def open_partial(path: Path) -> int:
+    """Open a file that arrives in pieces, for reading and writing; made when it is missing."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o600)
+
+
+def write_at(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all bytes at an offset of an open file; not yet durable."""
+    view, done = memoryview(data), 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], offset + done)
+
+
+def truncate(descriptor: int, size: int) -> None:
+    """Cut an open file to a size."""
+    os.ftruncate(descriptor, size)
 
 
 def append(path: Path, data: bytes) -> None:
@@ -363,6 +406,11 @@ def remove_tree(path: Path) -> None:
 def touch(path: Path) -> None:
     """Set a file's times to now by the file server's clock."""
     os.utime(path)
+
+
+def set_times(path: Path, accessed_s: int, modified_s: int) -> None:
+    """Set a file's times, in whole seconds, never a link's end."""
+    os.utime(path, (accessed_s, modified_s), follow_symlinks=False)
 
 
 def change_mode(path: Path, mode: int) -> None:
