@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Union
 
+from hpc_cluster import files
+
 from hpc_batch.errors import MissingInputError, RemoteError
 from hpc_batch.inputs import Stamp, open_input, stamp_of
 
@@ -44,8 +46,8 @@ class Failure:
     """Why one file did not arrive; the others did."""
 
     kind: str
-    """An errno name (of either side), or `changed` (while it was read), `busy` (another session
-    sends it), `damaged` (a frame did not match its hash)."""
+    """An errno name (of either side; EBADMSG: a frame did not match its hash), or `changed` (the
+    file, since it was taken), `busy` (another session sends it)."""
     message: str
 
     def __str__(self) -> str:
@@ -123,18 +125,18 @@ class DataChannel:
         self._wire.close()
 
     def send(
-        self, files: Sequence[Outgoing], progress: Progress = lambda sent: None
+        self, outgoing: Sequence[Outgoing], progress: Progress = lambda sent: None
     ) -> dict[Target, Failure]:
         """Send files, make them durable there, and return those that failed.
 
         Raises RemoteError when the connection breaks; what arrived is resumed by a later session.
         """
         failures: dict[Target, Failure] = {}
-        opened = self._open(files)
+        opened = self._open(outgoing)
         flow = _Flow(self._wire, failures)
         flow.start()
         try:
-            for file in files:
+            for file in outgoing:
                 found = opened.get(file.to, {})
                 if found.get("busy"):
                     text = f"{file.path!r} is being sent by another session"
@@ -186,9 +188,9 @@ class DataChannel:
             raise RemoteError("a frame from the cluster did not match its hash")
         return data
 
-    def _open(self, files: Sequence[Outgoing]) -> dict[Target, dict[str, Any]]:
+    def _open(self, outgoing: Sequence[Outgoing]) -> dict[Target, dict[str, Any]]:
         """Ask what the store has of the larger files; one exchange, or none."""
-        large = [f for f in files if f.to[0] == "key" and f.stamp[0] >= RESUMABLE_BYTES]
+        large = [f for f in outgoing if f.to[0] == "key" and f.stamp[0] >= RESUMABLE_BYTES]
         if not large:
             return {}
         self._wire.send({"open": [[f.to[1], f.stamp[0]] for f in large]})
@@ -372,7 +374,7 @@ class _Writing:
         try:
             size = os.fstat(descriptor).st_size
             if size > item.bytes:
-                os.ftruncate(descriptor, 0)
+                files.truncate(descriptor, 0)
                 size = 0
             self._hash = _hash_of(descriptor, size)
             self._offset = size
@@ -391,15 +393,12 @@ class _Writing:
         try:
             if self._descriptor is None:
                 self._descriptor = self.item.opener()
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(self._descriptor, view, self._offset)
-                self._hash.update(view[:written])
-                self._offset += written
-                view = view[written:]
+            files.write_at(self._descriptor, data, self._offset)
         except OSError as error:
             self._fail_here(error)
             return 0
+        self._hash.update(data)
+        self._offset += len(data)
         return len(data)
 
     def end(self, size: int) -> None:
