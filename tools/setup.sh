@@ -8,7 +8,7 @@
 # another place or its Python is gone.
 #
 #   need PROGRAM PACKAGE…      install the Debian packages when the program is missing
-#   make_venv EXTRA…           install the run-time requirements, and those of the extras named
+#   make_venv run EXTRA…       install the run-time requirements, and those of the extras named
 #
 # Set here: checkout, venv, python (the environment's). Expected: program, the name to speak under.
 # Talk goes to standard error.
@@ -93,6 +93,7 @@ else:
 PY
 }
 
+# make_venv run EXTRA…
 make_venv() {
     local base extra missing=()
     unset PYTHONHOME PYTHONPATH
@@ -104,7 +105,7 @@ make_venv() {
     remove_foreign_venv
     [ -d "$venv" ] || make_empty_venv "$base"
 
-    for extra in run "$@"; do
+    for extra; do
         if [ "$(wanted "$extra")" != "$(cat "$venv/.hpc_batch-$extra" 2> /dev/null)" ]; then
             missing+=("$extra")
         fi
