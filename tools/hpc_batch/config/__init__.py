@@ -1,0 +1,36 @@
+"""The operator's one `.ini` file, as values.
+
+One declarative table (`table`: the fields of frozen dataclasses, each with its kind, default and
+meaning) is the source of parsing, defaults, the commented sample and the reference page:
+
+    values    the kinds: text -> value, each with a sentence for what it does not accept
+    table     Config and its sections; every key once
+    ini       the file's syntax, with line numbers: text -> entries
+    reading   find and load: entries -> Config, or every problem at once
+    pages     sample, reference, masked: Config and table -> text for people
+    mounts    whether a path lies on a network file system
+
+Nothing is interpolated: a passphrase may hold '%' and '$'.
+"""
+
+from __future__ import annotations
+
+from hpc_batch.config.mounts import network_file_system
+from hpc_batch.config.pages import masked, reference, sample
+from hpc_batch.config.reading import find, load
+from hpc_batch.config.table import Config, Cronjob, Hpc, Limits, Pilot, Remote
+
+__all__ = [
+    "Config",
+    "Cronjob",
+    "Hpc",
+    "Limits",
+    "Pilot",
+    "Remote",
+    "find",
+    "load",
+    "masked",
+    "network_file_system",
+    "reference",
+    "sample",
+]
