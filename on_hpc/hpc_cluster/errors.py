@@ -2,6 +2,7 @@
 
 ClusterError
 ├── WorkspaceError   the operator: the workspace is not ours, not writable, of another protocol
+├── DescriptionError the user: a job's description cannot be acted on
 ├── BatchError       the operator: the batch system refused, with its own words
 └── TicketError      nobody: a ticket moved under our hands; look again
 """
@@ -29,3 +30,9 @@ class TicketError(ClusterError):
     """A ticket is no longer where it was."""
 
     kind = "ticket"
+
+
+class DescriptionError(ClusterError):
+    """A job's description is damaged or not understood."""
+
+    kind = "description"
