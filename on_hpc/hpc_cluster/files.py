@@ -1,10 +1,10 @@
 """Every effect on a disk, on both sides, goes through this module.
 
-The rules of crash safety live here once: write, fsync, rename, fsync the folder, and only then tell
-anyone. Functions move whole batches, so that the cost of durability does not grow with the number of
-jobs: a batch writes all its files, makes them durable together, renames all, and syncs each folder
-once. After a failed rename the target is looked for, because a network file system may do the work
-and report an error (rename(2), BUGS).
+The rules of crash safety live here once: write, fsync, rename, fsync the folder, and only then
+tell anyone. Functions move whole batches, so that the cost of durability does not grow with the
+number of jobs: a batch writes all its files, makes them durable together, renames all, and syncs
+each folder once. After a failed rename the target is looked for, because a network file system may
+do the work and report an error (rename(2), BUGS).
 
 Paths are str or bytes; names that came from users are bytes on the cluster (`to_bytes`), because
 Python 3.6 in a C locale cannot encode them otherwise.
@@ -173,7 +173,7 @@ def sync_files(paths: Sequence[Path]) -> None:
 
 def _sync_file_systems(paths: Sequence[Path]) -> None:
     """syncfs, once for each file system that holds one of the paths."""
-    synced = set()  # type: Set[int]
+    synced: Set[int] = set()
     for path in paths:
         device = os.lstat(path).st_dev
         if device in synced:
@@ -189,7 +189,7 @@ def _sync_file_systems(paths: Sequence[Path]) -> None:
 
 
 def _sync_in_threads(paths: Sequence[Path]) -> None:
-    failures = []  # type: List[OSError]
+    failures: List[OSError] = []
 
     def work(part: Sequence[Path]) -> None:
         try:
@@ -234,7 +234,7 @@ def open_partial(path: Path) -> int:
     return os.open(path, flags, 0o600)
 
 
-def write_at(descriptor: int, data: bytes, offset: int) -> None:
+def write_at(descriptor: int, data: Union[bytes, bytearray], offset: int) -> None:
     """Write all bytes at an offset of an open file; not yet durable."""
     view, done = memoryview(data), 0
     while done < len(view):
@@ -440,7 +440,7 @@ def server_now(folder: Path, name: str) -> float:
 
 def merge(*parts: Optional[Dict[str, Any]]) -> Dict[str, Any]:
     """Return mappings laid over each other, later ones winning, None ones skipped."""
-    result = {}  # type: Dict[str, Any]
+    result: Dict[str, Any] = {}
     for part in parts:
         result.update(part or {})
     return result

@@ -1,0 +1,171 @@
+"""The far end's side of a channel: lines and bytes in, lines and bytes out.
+
+The near end pings every 20 s. When nothing comes for SILENCE_S while this end waits for input, or
+while it cannot write, nobody is there any more and the far end leaves, so that it never acts long
+after its pass is over. While a request takes long, a thread writes a line every ALIVE_S that says
+so.
+"""
+
+import json
+import os
+import select
+import threading
+import time
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator
+
+from hpc_cluster import files
+
+SILENCE_S = 60
+"""The near end sends something at least every 20 s."""
+
+STUCK_S = 600
+"""A near end that pings but reads nothing for so long will not read any more."""
+
+ALIVE_S = 20
+"""The near end gives up after 90 s without a line."""
+
+LINE_BYTES = 256 << 20
+"""No request is longer."""
+
+READ_BYTES = 1 << 18
+
+
+class Ended(Exception):
+    """The near end has gone: end of input, a broken pipe, or silence."""
+
+
+class Misspoken(Exception):
+    """The near end sent what is no request; the channel cannot be trusted to be in step."""
+
+
+class Channel:
+    """Two descriptors and what was read ahead. One thread reads; any may write."""
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._buffer = bytearray()
+        self._writing = threading.Lock()
+        self._working = False
+        self._heard = time.monotonic()
+        os.set_blocking(writer, False)
+        thread = threading.Thread(target=self._say_alive, name="alive")
+        thread.daemon = True
+        thread.start()
+
+    # ---- in ----------------------------------------------------------------------------------
+
+    def request(self) -> Dict[str, Any]:
+        """Return the next request, pings left out. Raises Ended, Misspoken."""
+        while True:
+            line = self.line()
+            try:
+                value = json.loads(line.decode("utf-8"))
+            except ValueError:
+                value = None
+            if not isinstance(value, dict):
+                raise Misspoken(f"no JSON object: {line[:200]!r}")
+            if "ping" not in value:
+                return value
+
+    def line(self) -> bytes:
+        """Return the next line without its end."""
+        searched = 0
+        while True:
+            end = self._buffer.find(b"\n", searched)
+            if end >= 0:
+                found = bytes(self._buffer[:end])
+                del self._buffer[: end + 1]
+                return found
+            searched = len(self._buffer)
+            if searched > LINE_BYTES:
+                raise Misspoken("a line without an end")
+            self._await_input()
+
+    def exactly(self, size: int) -> bytearray:
+        """Return the next `size` bytes."""
+        data = bytearray(size)
+        have = min(size, len(self._buffer))
+        data[:have] = self._buffer[:have]
+        del self._buffer[:have]
+        view = memoryview(data)
+        while have < size:
+            if not select.select([self._reader], [], [], SILENCE_S)[0]:
+                raise Ended("silence")
+            count = os.readv(self._reader, [view[have:]])
+            if not count:
+                raise Ended("end of input")
+            have += count
+        return data
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, but notice when the near end goes."""
+        until = time.monotonic() + seconds
+        while True:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            if select.select([self._reader], [], [], left)[0]:
+                self._read()
+            elif time.monotonic() - self._heard > SILENCE_S:
+                raise Ended("silence")
+
+    def _await_input(self) -> None:
+        if not select.select([self._reader], [], [], SILENCE_S)[0]:
+            raise Ended("silence")
+        self._read()
+
+    def _read(self) -> None:
+        data = os.read(self._reader, READ_BYTES)
+        if not data:
+            raise Ended("end of input")
+        self._buffer += data
+        self._heard = time.monotonic()
+
+    # ---- out ---------------------------------------------------------------------------------
+
+    def say(self, value: Dict[str, Any], data: bytes = b"") -> None:
+        """Write one line, and the bytes that belong to it. Raises Ended."""
+        with self._writing:
+            self._write(files.to_json(value))
+            self._write(data)
+
+    def write(self, data: bytes) -> None:
+        """Write bytes as they are."""
+        with self._writing:
+            self._write(data)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """While this lasts, the near end is told every ALIVE_S that this end is alive."""
+        self._working = True
+        try:
+            yield
+        finally:
+            self._working = False
+
+    def _write(self, data: bytes) -> None:
+        view, since = memoryview(data), time.monotonic()
+        while view:
+            try:
+                view = view[os.write(self._writer, view) :]
+                since = time.monotonic()
+            except BlockingIOError:
+                # A near end that is busy with its own disk still pings, on the other stream: those
+                # bytes wait in the kernel, and mean that somebody was there lately.
+                select.select([], [self._writer], [], 1)
+                pinged = select.select([self._reader], [], [], 0)[0]
+                if time.monotonic() - since > (STUCK_S if pinged else SILENCE_S):
+                    raise Ended("nobody reads") from None
+            except OSError as error:
+                raise Ended(str(error)) from error
+
+    def _say_alive(self) -> None:
+        while True:
+            time.sleep(ALIVE_S)
+            if self._working:
+                try:
+                    self.say({"alive": 1})
+                except Ended:
+                    return
