@@ -20,10 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from hpc_cluster import files
-
 from hpc_batch.errors import MissingInputError, RemoteError
 from hpc_batch.inputs import Stamp, open_input, stamp_of
+from hpc_cluster import files
 
 if TYPE_CHECKING:
     from hpc_batch.far_end import Wire
