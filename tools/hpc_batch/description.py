@@ -1,9 +1,9 @@
 """A description: a job file in machine form, checked against everything this host knows.
 
 `describe` takes the bytes of a drop and returns what travels (the description and the rendered
-script) and what stays (local paths). It finds all problems at once; none of them needs the cluster.
-The script is rendered with a random word where the attempt's folder belongs, and the runner replaces
-that word: so one script serves every attempt, in absolute paths.
+script) and what stays (local paths). It finds all problems at once; none of them needs the
+cluster. The script is rendered with a random word where the attempt's folder belongs, and the runner
+replaces that word: so one script serves every attempt, in absolute paths.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from hpc_cluster import PROTOCOL
-
 from hpc_batch import jobfile, template
 from hpc_batch.config import Config
 from hpc_batch.errors import JobFileError, MissingInputError, Problem
 from hpc_batch.inputs import Stamp, examine, lies_below
 from hpc_batch.record import Input, Target
+from hpc_cluster import PROTOCOL
 
 GRACE_S = 30
 """How long a job that must stop may take to do so."""
@@ -99,9 +98,11 @@ def _inputs(paths: dict[str, str], config: Config, problems: list[Problem]) -> t
             problems.append(Problem(None, f"input {key}: {path!r} is no possible path"))
             continue
         if roots and not lies_below(path, roots):
-            problems.append(Problem(None, f"input {key}: {path!r} is not below [cronjob] input_roots"))
+            problems.append(
+                Problem(None, f"input {key}: {path!r} is not below [cronjob] input_roots")
+            )
         if limit is not None and stamp[0] > limit:
-            text = f"input {key}: {path!r} has {stamp[0]} bytes, more than [limits] input_bytes {limit}"
+            text = f"input {key}: {path!r} has {stamp[0]} bytes; [limits] input_bytes is {limit}"
             problems.append(Problem(None, text))
         found.append(Input(key, path, stamp))
     return tuple(found)

@@ -2,7 +2,7 @@
 
 What is not a regular file is never opened for long: a FIFO would hang the pass, a device could do
 anything. The stamp (size, mtime, ctime, inode) tells whether the file is still the one that was
-taken; the key names its copy in the cluster's store, so that a file named by many jobs travels once.
+taken; the key names its copy in the cluster's store, so that a file of many jobs travels once.
 """
 
 from __future__ import annotations

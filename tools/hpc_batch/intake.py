@@ -27,12 +27,11 @@ import stat
 from dataclasses import dataclass
 from typing import Iterable, Literal
 
-from hpc_cluster import files
-
 from hpc_batch import jobfile
 from hpc_batch.config import Config
 from hpc_batch.record import Record, Records, new_id, now, stamp
 from hpc_batch.state import State
+from hpc_cluster import files
 
 JOB_BYTES = 1 << 20
 """A job file is at most this long."""
@@ -207,9 +206,7 @@ class Intake:
                 vanished.append(record)
         files.sync_folders([str(self.state.inner), str(self.state.dropbox)])
         self.discard(vanished)
-        entered = [
-            r.enter("ACCEPTED", times={**r.times, "accepted": now()}) for r in accepted
-        ]
+        entered = [r.enter("ACCEPTED", times={**r.times, "accepted": now()}) for r in accepted]
         self.records.save_all(entered)
         return entered
 
@@ -241,7 +238,7 @@ class Intake:
             path = self.drop_path(record, ".submitted")
             temporary = str(self.state.inner / f"{record.id}.submitted")
             with contextlib.suppress(OSError):
-                # RACE: none; a dropbox that is full or read-only shows no progress, and that is all.
+                # RACE: none; a dropbox that is full or read-only only shows no progress.
                 files.write_new(temporary, text)
                 files.change_mode(temporary, 0o666 & ~umask())
                 files.rename(temporary, path)

@@ -64,6 +64,8 @@ class Target:
     """Absolute local path of the destination."""
     existed: bool = False
     """Whether a file stood there when placing began."""
+    inode: int = 0
+    """Inode of the output that is placed there: only that one is ever taken away again."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,14 @@ class Record:
     script: str = ""
     inputs: tuple[Input, ...] = ()
     targets: tuple[Target, ...] = ()
+    remote: bool = False
+    """Something of it may be on the cluster, to be purged at the end."""
     session: str | None = None
-    """S of the session that staged it; None while nothing of it is on the cluster."""
-    published_by: str | None = None
     """S whose `incoming/J.S` is the ticket to publish; set with PUBLISHING."""
+    ticket: str | None = None
+    """The done ticket whose results are being placed or answered."""
     attempt: int = 0
+    """The attempt whose outputs are placed."""
     since: str = ""
     """When the phase was entered, UTC."""
     message: str | None = None
@@ -154,7 +159,9 @@ class Records:
         return Record(**data)
 
     def __iter__(self) -> Iterator[Record]:
-        return iter(sorted(self._records.values(), key=lambda r: (r.times.get("dropped", ""), r.id)))
+        return iter(
+            sorted(self._records.values(), key=lambda r: (r.times.get("dropped", ""), r.id))
+        )
 
     def __len__(self) -> int:
         return len(self._records)

@@ -25,10 +25,10 @@ from typing import Any, Iterator
 
 import filelock
 
-from hpc_cluster import PROTOCOL, files
-
 from hpc_batch.config import Config, network_file_system
 from hpc_batch.errors import ConfigError
+from hpc_batch.record import Records, seconds_since
+from hpc_cluster import PROTOCOL, files
 
 OURS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{11}-[0-9a-f]{16}\.(drop|answer|cancel)\Z")
 """Names in `dropbox/.hpc_batch` that belong to a job."""
@@ -73,6 +73,13 @@ class State:
     def clock(self) -> float:
         """Return the dropbox's own clock: ages of drops are measured against it."""
         return files.server_now(str(self.inner), "probe")
+
+    def paused(self) -> Any:
+        """Return what `hpc-batch pause` left: until, reason, since; None when nothing is paused."""
+        value = self.read("paused")
+        if value and value.get("until") and seconds_since(value["until"]) >= 0:
+            return None
+        return value
 
     def begin(self) -> None:
         """Check that state and dropbox belong together, and count this pass.
@@ -124,8 +131,8 @@ class State:
         orphans = [n for n in files.names(str(self.inner)) if OURS.match(n)]
         if theirs is not None or orphans:
             raise ConfigError(
-                f"dropbox {self.dropbox} holds jobs in flight, but state {self.folder} knows nothing "
-                f"of them: restore the state folder, or run `{RESTORE}`"
+                f"dropbox {self.dropbox} holds jobs in flight, but state {self.folder} knows "
+                f"nothing of them: restore the state folder, or run `{RESTORE}`"
             )
         if mine is not None and files.names(str(self.folder / "jobs")):
             raise ConfigError(
@@ -202,3 +209,23 @@ def _descriptors(paths: list[Path]) -> tuple[int, ...]:
             if os.path.realpath(f"/proc/self/fd/{name}") in wanted:
                 found.append(int(name))
     return tuple(found)
+
+
+def check_home(records: Records, config: Config) -> None:
+    """Refuse to work on jobs that belong to another dropbox, host or workspace.
+
+    Raises ConfigError.
+    """
+    homes: dict[tuple[str, str, str], int] = {}
+    for record in records:
+        home = (record.dropbox, record.host, record.workspace)
+        homes[home] = homes.get(home, 0) + 1
+    mine = (str(config.cronjob.dropbox), config.remote.host or "", config.env["workspace"])
+    homes.pop(mine, None)
+    problems = [
+        f"{count} jobs are still on {host or 'this machine'}:{workspace}, from dropbox {dropbox}; "
+        "set the configuration back until they are answered"
+        for (dropbox, host, workspace), count in sorted(homes.items())
+    ]
+    if problems:
+        raise ConfigError(*problems)

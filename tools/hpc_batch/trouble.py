@@ -34,15 +34,14 @@ class Ledger:
 
     def over(self, *whats: str) -> None:
         """Record that troubles have ended, and tell it where they had been told."""
-        for what in whats:
+        for what in list(whats):
             entry = self._open.pop(what, None)
             if entry is not None and entry["told"]:
                 self.messages.append(f"over, since {now()}: {entry['message']}")
 
-    def over_unless_noted(self, prefix: str) -> None:
-        """End the troubles of a kind that this pass looked for and did not see again."""
-        for what in [w for w in self._open if w.startswith(prefix) and w not in self._seen]:
-            del self._open[what]
+    def end(self, *lasting: str) -> None:
+        """End what this pass did not see again; `lasting` troubles end only by `over`."""
+        self.over(*(w for w in self._open if w not in self._seen and w not in lasting))
 
     def lasts_s(self, what: str) -> float:
         """Return for how long a trouble has been open; 0 when it is not."""

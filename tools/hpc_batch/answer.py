@@ -1,0 +1,166 @@
+"""Answering: from a decided answer to `NAME.job.finished` beside where the drop was.
+
+    decide    write the answer's node durably (`answer.json`), and enter PLACING or ANSWERING
+    answer    fill the reserved J.answer, rename it to NAME.job.finished: that rename is the answer
+    clean     only then remove the cluster's data, its ticket, the drop and the record
+
+Every step may be repeated after a kill. J.answer exists from before the drop was taken until the
+one rename, so its absence means: already answered.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from hpc_batch import jobfile, node, placing
+from hpc_batch.intake import ANSWER_BYTES, Intake, move_aside, umask
+from hpc_batch.node import Node
+from hpc_batch.record import Record, Records, history_line, now
+from hpc_batch.state import State
+from hpc_cluster import files
+
+
+class Answers:
+    """The steps from a decided answer to a clean desk; only cleaning needs the cluster."""
+
+    def __init__(self, state: State, records: Records, intake: Intake) -> None:
+        self._state, self._records, self._intake = state, records, intake
+
+    def decide(self, nodes: Iterable[tuple[Record, Node]]) -> list[Record]:
+        """to ANSWERING: make answers durable, and with them the phase."""
+        batch = [(record.enter("ANSWERING"), decided) for record, decided in nodes]
+        self._records.save_all(
+            [r for r, _ in batch], {f"{r.id}/answer.json": decided for r, decided in batch}
+        )
+        return [r for r, _ in batch]
+
+    def begin_placing(self, nodes: Iterable[tuple[Record, Node]]) -> None:
+        """PUBLISHED to PLACING: make answers and what stands at the destinations durable."""
+        batch = [
+            (record.enter("PLACING", targets=placing.observe(record)), decided)
+            for record, decided in nodes
+        ]
+        self._records.save_all(
+            [r for r, _ in batch], {f"{r.id}/answer.json": decided for r, decided in batch}
+        )
+
+    def place(self, batch: Iterable[Record]) -> tuple[dict[str, str], list[Record]]:
+        """PLACING to ANSWERING or UNPLACING. Returns what is stuck, and what failed for good."""
+        placed, failed, stuck = [], [], {}
+        for record in batch:
+            try:
+                placing.place(record)
+                placed.append(record.enter("ANSWERING"))
+            except OSError as error:
+                text = f"outputs cannot be placed: {error.strerror}: {error.filename!r}"
+                if error.errno in placing.PASSING:
+                    stuck[record.id] = text
+                else:
+                    failed.append(replace(record, message=text))
+        self._records.save_all(placed)
+        self.begin_unplacing(failed)
+        return stuck, failed
+
+    def begin_unplacing(self, failed: Sequence[Record]) -> None:
+        """PLACING to UNPLACING: the answer becomes an error, durably, before anything is undone."""
+        nodes = {}
+        for record in failed:
+            decided = self._records.read_json(record.id, "answer.json")
+            decided.update(status="error", reason="stage_out", message=record.message, outputs={})
+            nodes[f"{record.id}/answer.json"] = decided
+        self._records.save_all([r.enter("UNPLACING") for r in failed], nodes)
+
+    def unplace(self, batch: Iterable[Record]) -> None:
+        """UNPLACING to ANSWERING: put everything back."""
+        undone = []
+        for record in batch:
+            placing.unplace(record)
+            undone.append(record.enter("ANSWERING"))
+        self._records.save_all(undone)
+
+    def answer(self, batch: Iterable[Record]) -> dict[str, str]:
+        """ANSWERING to CLEANING: the one rename to NAME.job.finished. Returns what is stuck."""
+        filled, answered, stuck = [], [], {}
+        for record in batch:
+            path = self._state.of_job(record.id, "answer")
+            if not files.exists(path):
+                answered.append(record)  # renamed before a kill
+                continue
+            try:
+                self._fill(path, record)
+                filled.append(record)
+            except OSError as error:
+                stuck[record.id] = f"the answer cannot be written: {error.strerror}"
+        try:
+            files.sync_files([self._state.of_job(r.id, "answer") for r in filled])
+        except OSError as error:
+            stuck.update((r.id, f"the answer cannot be written: {error.strerror}") for r in filled)
+            filled = []
+        for record in filled:
+            if self._rename(record, stuck):
+                answered.append(record)
+        files.sync_folders([str(self._state.dropbox), str(self._state.inner)])
+        self._records.save_all(
+            [r.enter("CLEANING", times={**r.times, "returned": now()}) for r in answered]
+        )
+        return stuck
+
+    def _fill(self, path: str, record: Record) -> None:
+        """Complete the reserved answer; where the disk is full, with less of the streams."""
+        decided = self._records.read_json(record.id, "answer.json")
+        decided["times"]["returned"] = now()
+        source = self._records.read_bytes(record.id, "job")
+        parsed = jobfile.parse_or_none(source or b"")
+        mode = 0o666 & ~umask()
+        group = os.stat(self._state.dropbox).st_gid
+        for size in (None, 2000, 0):
+            told = decided if size is None else node.without_streams(decided, size)
+            text = jobfile.answer_text(parsed, told, None if parsed else source)
+            try:
+                files.fill(path, text, mode, group)
+                return
+            except OSError:
+                if size == 0 or len(text) <= ANSWER_BYTES:
+                    raise
+
+    def _rename(self, record: Record, stuck: dict[str, str]) -> bool:
+        target = self._intake.drop_path(record, ".finished")
+        try:
+            files.unlink(self._intake.drop_path(record, ".submitted"))
+            if files.exists(target):
+                move_aside(os.path.dirname(target), os.path.basename(target))
+            files.rename(self._state.of_job(record.id, "answer"), target)
+            return True
+        except OSError as error:
+            if not files.exists(self._state.of_job(record.id, "answer")):
+                return True  # RACE: renamed, and an error reported all the same
+            stuck[record.id] = f"{target!r} cannot be written: {error.strerror}"
+            return False
+
+    def clean(
+        self, batch: Sequence[Record], purge: Callable[[list[str]], frozenset[str]] | None
+    ) -> None:
+        """CLEANING to –: litter, the cluster's data, its ticket, the drop, the record.
+
+        `purge` removes jobs from the cluster and returns those that are gone; None: there is no
+        session, and jobs that were on the cluster wait.
+        """
+        far = [r for r in batch if r.remote]
+        gone = {r.id for r in batch if not r.remote}
+        if far and purge is not None:
+            gone |= purge([r.id for r in far])
+        done = [r for r in batch if r.id in gone]
+        lines = []
+        for record in done:
+            placing.tidy(record)
+            decided = self._records.read_json(record.id, "answer.json")
+            if decided is not None:
+                lines.append(history_line(record, decided))
+            for kind in ("cancel", "submitted", "drop"):
+                files.unlink(self._state.of_job(record.id, kind))
+        if lines:
+            files.append(str(self._state.path("history.jsonl")), b"".join(lines))
+        if done:
+            self._records.remove_all(done)

@@ -1,0 +1,220 @@
+"""Collecting: from a ticket in `done` to an answer that is decided.
+
+Results are read in one exchange, and everything that belongs to them is fetched in one stream:
+outputs into temporary files beside their destinations, verified by size and sha256, and the
+beginning and end of stdout and stderr. Big outputs travel in the lane, while the pass goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hpc_batch import jobfile, node, placing
+from hpc_batch.bulk import DataChannel, Fetched, Wanted, WantedOutput, WantedStream
+from hpc_batch.inputs import BIG_BYTES
+from hpc_batch.lane import Lane
+from hpc_batch.node import Node
+from hpc_batch.record import Record, Records
+from hpc_batch.session import Collected, Session
+from hpc_cluster import files
+
+PASSING = frozenset(("ENOSPC", "EDQUOT", "EIO", "ESTALE", "ENOMEM", "EAGAIN", "EINTR"))
+"""Failures of a fetch that may pass; the job waits for a later pass."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A name in `done`: J.aN.P.KIND."""
+
+    name: str
+    job: str
+    attempt: int
+    kind: str
+
+
+def ticket_of(name: str) -> Ticket:
+    """Parse the name of a done ticket. Raises ValueError."""
+    job, attempt, _, kind = name.split(".")
+    return Ticket(name, job, int(attempt[1:]), kind)
+
+
+@dataclass
+class Collection:
+    """What came of collecting a batch."""
+
+    placing: list[Record] = field(default_factory=list)
+    """Outputs are here, verified."""
+    nodes: dict[str, Node] = field(default_factory=dict)
+    """J: the answer's node, of each job that is decided."""
+    answering: list[Record] = field(default_factory=list)
+    """Nothing to place."""
+    waiting: dict[str, str] = field(default_factory=dict)
+    stuck: dict[str, str] = field(default_factory=dict)
+
+
+class Collecting:
+    """The collecting of one session."""
+
+    def __init__(
+        self, session: Session, records: Records, lane: Lane, data: Callable[[], DataChannel]
+    ) -> None:
+        self._session, self._records, self._lane, self._data = session, records, lane, data
+
+    def collect(self, batch: Sequence[tuple[Record, Ticket]], stream_bytes: int) -> Collection:
+        """Read results and fetch what belongs to them. `stream_bytes` caps stdout and stderr."""
+        result = Collection()
+        found = self._session.collect([t.name for _, t in batch])
+        wanted: list[Wanted] = []
+        parts: list[tuple[Record, Ticket, Collected, list[int]]] = []
+        for record, ticket in batch:
+            collected = found[ticket.name]
+            items = _streams(ticket, stream_bytes) if ticket.attempt else []
+            outputs = self._outputs(record, ticket, collected)
+            big = sum(o.bytes for o in outputs) >= BIG_BYTES
+            if big and not self._carried(record, outputs, result):
+                continue
+            places = list(range(len(wanted), len(wanted) + len(items) + len(outputs)))
+            wanted += [*items, *outputs]
+            parts.append((record, ticket, collected, places))
+        fetched = self._data().fetch(wanted) if wanted else []
+        for record, ticket, collected, places in parts:
+            self._decide(record, ticket, collected, [fetched[n] for n in places], result)
+        files.sync_files(
+            [
+                placing.temporary(r, n, r.attempt)
+                for r in result.placing
+                for n in range(len(r.targets))
+            ]
+        )
+        return result
+
+    def _outputs(self, record: Record, ticket: Ticket, collected: Collected) -> list[WantedOutput]:
+        """Return what to fetch for a job that ended well."""
+        if ticket.kind != "ok" or not collected.result:
+            return []
+        description = self._records.read_json(record.id, "description.json")
+        known = collected.result.get("outputs", {})
+        return [
+            WantedOutput(
+                job=record.id,
+                attempt=ticket.attempt,
+                name=os.path.basename(target.path),
+                layout=description["layout"],
+                bytes=int(known[target.key]["bytes"]),
+                opener=_opener(placing.temporary(record, number, ticket.attempt)),
+            )
+            for number, target in enumerate(record.targets)
+            if target.key in known
+        ]
+
+    def _carried(self, record: Record, outputs: list[WantedOutput], result: Collection) -> bool:
+        """Have the lane fetch big outputs; tell whether it has done so."""
+        name = f"outputs of {record.id}"
+        if self._lane.take(name) is not None:
+            return True  # what is here is hashed again and found complete
+        total = sum(o.bytes for o in outputs)
+        self._lane.put(name, total, lambda channel: channel.fetch(outputs))
+        result.waiting[record.id] = f"its outputs are on their way ({total} bytes)"
+        return False
+
+    def _decide(
+        self,
+        record: Record,
+        ticket: Ticket,
+        collected: Collected,
+        fetched: list[Fetched],
+        result: Collection,
+    ) -> None:
+        """Turn what was found into the answer's node, or leave the job for a later sweep."""
+        record = replace(record, ticket=ticket.name, attempt=ticket.attempt)
+        streams, outputs = fetched[:2], fetched[2:]
+        stdout, stderr = (_text(s) for s in streams) if streams else ("", "")
+        found = collected.result
+        if found is None and ticket.kind in ("ok", "fail"):
+            message = f"its result on the cluster cannot be read: {collected.error}"
+            self._answer(record, node.make(record, "lost", message), result)
+            return
+        if ticket.kind == "died":
+            pilots = [dict(p) for p in collected.pilots]
+            seen = _of_dead(ticket, pilots, stdout, stderr)
+            text = node.died_message(pilots, ticket.attempt)
+            self._answer(record, node.make(record, "pilot_died", text, seen=seen), result)
+            return
+        if ticket.kind == "cancelled":
+            seen = node.from_result(found or {"attempt": ticket.attempt}, stdout, stderr, False)
+            text = "cancelled" if ticket.attempt == 0 else "cancelled while it was running"
+            self._answer(record, node.make(record, "cancelled", text, seen=seen), result)
+            return
+        ended = found or {}
+        seen = node.from_result(ended, stdout, stderr, ticket.kind == "ok")
+        if ticket.kind == "fail":
+            reason, text = str(ended.get("reason")), str(ended.get("message"))
+            self._answer(record, node.make(record, reason, text, seen=seen), result)
+            return
+        trouble = self._trouble(record, ended, outputs)
+        if trouble is None:
+            result.placing.append(record)
+            result.nodes[record.id] = node.make(record, "completed", "processed OK", seen=seen)
+        elif trouble[0]:
+            result.stuck[record.id] = trouble[1]
+        else:
+            seen["outputs"] = {}
+            self._answer(record, node.make(record, "stage_out", trouble[1], seen=seen), result)
+
+    def _answer(self, record: Record, decided: Node, result: Collection) -> None:
+        result.answering.append(record)
+        result.nodes[record.id] = decided
+
+    def _trouble(
+        self, record: Record, found: Mapping[str, Any], outputs: list[Fetched]
+    ) -> tuple[bool, str] | None:
+        """Return what is wrong with fetched outputs, and whether it may pass."""
+        if len(outputs) != len(record.targets):
+            return False, "the cluster's result does not name every output"
+        for number, (target, got) in enumerate(zip(record.targets, outputs)):
+            want = found["outputs"][target.key]
+            if got.failure is not None:
+                text = f"output {target.key} {target.path!r}: {got.failure.message}"
+                return got.failure.kind in PASSING, text
+            if got.sha256 != want["sha256"]:
+                with contextlib.suppress(OSError):
+                    files.unlink(placing.temporary(record, number, record.attempt))
+                return False, f"output {target.key} was changed on the cluster after the job ended"
+        return None
+
+
+def _streams(ticket: Ticket, stream_bytes: int) -> list[Wanted]:
+    half = stream_bytes // 2
+    return [
+        WantedStream(ticket.job, ticket.attempt, "stdout", half, half),
+        WantedStream(ticket.job, ticket.attempt, "stderr", half, half),
+    ]
+
+
+def _opener(path: str) -> Callable[[], int]:
+    """Return what opens an output's temporary; its mode is the folder's default, never another."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return lambda: os.open(path, flags, 0o666)
+
+
+def _text(stream: Fetched) -> str:
+    if stream.failure is not None:
+        return ""
+    return jobfile.cut(stream.head, stream.tail, stream.size)
+
+
+def _of_dead(
+    ticket: Ticket, pilots: list[dict[str, Any]], stdout: str, stderr: str
+) -> dict[str, Any]:
+    last = pilots[-1] if pilots else {}
+    return {
+        "attempts": ticket.attempt,
+        "node": last.get("host"),
+        "pilot": {"id": last.get("pilot"), "native_id": last.get("native_id")},
+        "stdout": stdout,
+        "stderr": stderr,
+    }

@@ -1,0 +1,151 @@
+"""The report of a pass: `state/status.json`, from which people and programs see how things are.
+
+One document, replaced atomically: the pass, the cluster, the pilots, every job in flight, every
+trouble. It is written when a sweep changed something and at the end of each pass; readers never
+have to lock anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hpc_batch.config import Config
+from hpc_batch.connection import Connection
+from hpc_batch.record import Record, Records, now
+from hpc_batch.state import State
+from hpc_cluster import PROTOCOL
+
+SCHEMA = "hpc_batch.status/1"
+
+SHOWN = {
+    "INTENT": "accepted",
+    "ACCEPTED": "accepted",
+    "STAGING": "staging",
+    "PUBLISHING": "staging",
+    "PUBLISHED": "staged",
+    "PLACING": "returning",
+    "UNPLACING": "returning",
+    "ANSWERING": "returning",
+}
+"""What people call a phase; a published job's ticket may say more, a cleaning one is answered."""
+
+Census = Mapping[str, tuple[str, str]]
+"""J: the folder of its ticket and the ticket's name."""
+
+
+class Report:
+    """What a pass tells about itself and about everything."""
+
+    def __init__(self, config: Config, state: State) -> None:
+        self._config, self._state = config, state
+        last = state.read("status.json") or {}
+        self.pilots: list[dict[str, Any]] = last.get("pilots", [])
+        """As the queuer last reported them."""
+        self._cluster: dict[str, Any] = last.get("cluster", {})
+        self._jobs: dict[str, dict[str, Any]] = {j["id"]: j for j in last.get("jobs", [])}
+        self._news: list[tuple[str, str]] = []
+        self._counts = {"logins": 0, "channels": 0, "exchanges": 0}
+        self._started, self._clock = now(), time.monotonic()
+        self._written: dict[str, Any] = {}
+
+    def count(self, connection: Connection) -> None:
+        """Add what a login has cost before it ends."""
+        for name, number in connection.counts().items():
+            self._counts[name] += number
+
+    def look(self, records: Records, census: Census | None) -> None:
+        """Take in the jobs in flight; without a census, what was last known of their tickets."""
+        jobs = {}
+        for record in records:
+            if record.phase == "CLEANING":
+                continue
+            before = self._jobs.get(record.id, {})
+            state, attempt = _place(record, before, census)
+            if before.get("state") != state:
+                self._news.append((record.id, state))
+            same = before.get("state") == state
+            jobs[record.id] = {
+                "id": record.id,
+                "name": record.name,
+                "script": record.script or None,
+                "state": state,
+                "since": before["since"] if same else now(),
+                "message": record.message,
+                "attempt": attempt,
+                "node": self._node_of(record.id),
+                "cancel": False,
+                "times": dict(record.times),
+            }
+        self._jobs = jobs
+
+    def news(self, records: Records) -> Iterator[tuple[Record, str]]:
+        """Yield published jobs whose state on the cluster has changed since it was last told."""
+        for job, state in self._news:
+            if job in records and records[job].phase == "PUBLISHED" and state != "staged":
+                yield records[job], state
+        self._news = []
+
+    def reachable(self, trouble: str | None) -> None:
+        """Note that the cluster answered, or why it did not."""
+        fine = trouble is None
+        if self._cluster.get("reachable") is not fine:
+            self._cluster = {"reachable": fine, "since": now()}
+        self._cluster["trouble"] = trouble
+
+    def write(self, troubles: list[dict[str, str]]) -> None:
+        """Replace status.json where anything but the time has changed."""
+        self._write(None, troubles)
+
+    def end(self, code: int, troubles: list[dict[str, str]]) -> None:
+        """Replace status.json at the end of the pass."""
+        self._write(code, troubles)
+
+    def _write(self, code: int | None, troubles: list[dict[str, str]]) -> None:
+        counts = dict.fromkeys(("accepted", "staging", "staged", "running", "returning"), 0)
+        for job in self._jobs.values():
+            counts[job["state"]] += 1
+        document = {
+            "protocol": PROTOCOL,
+            "schema": SCHEMA,
+            "instance": self._state.instance,
+            "dropbox": str(self._state.dropbox),
+            "host": self._config.remote.host or "",
+            "workspace": self._config.env["workspace"],
+            "cluster": {"reachable": None, "since": None, "trouble": None, **self._cluster},
+            "paused": self._state.paused(),
+            "pilots": self.pilots,
+            "counts": counts,
+            "jobs": list(self._jobs.values()),
+            "trouble": troubles,
+        }
+        if code is None and document == self._written:
+            return
+        self._written = document
+        this = {
+            "started": self._started,
+            "ended": None if code is None else now(),
+            "took_s": round(time.monotonic() - self._clock, 3),
+            "code": code,
+            **self._counts,
+        }
+        self._state.write("status.json", {**document, "written": now(), "pass": this})
+
+    def _node_of(self, job: str) -> str | None:
+        for pilot in self.pilots:
+            if job in pilot.get("running", ()):
+                return str(pilot.get("node") or "") or None
+        return None
+
+
+def _place(record: Record, before: Mapping[str, Any], census: Census | None) -> tuple[str, int]:
+    """Return the state that people see, and the attempt."""
+    if record.phase != "PUBLISHED":
+        return SHOWN[record.phase], record.attempt
+    if census is None:
+        known = before.get("state") in ("running", "returning")
+        return (before["state"] if known else "staged"), int(before.get("attempt", 0))
+    folder, ticket = census.get(record.id, ("ready", ""))
+    attempt = int(ticket.split(".")[1][1:].split("c")[0]) if folder in ("running", "done") else 0
+    return {"running": "running", "done": "returning"}.get(folder, "staged"), attempt
