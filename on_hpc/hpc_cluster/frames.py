@@ -202,7 +202,7 @@ class Frames:
             try:
                 self._follow(arrival)
                 if hashlib.sha256(data).hexdigest() != header.get("sha256"):
-                    raise Refused("EBADMSG", "a frame did not match its hash")
+                    raise Refused("damaged", "a frame did not match its hash")
                 arrival.write(offset, data, total)
             except (Refused, OSError) as error:
                 self._channel.say({"refused": self._refuse(arrival, error)})

@@ -92,6 +92,14 @@ class Store:
                 missing.append(key)
         return missing
 
+    def same(self, key: str, size: int, path: bytes) -> bool:
+        """Tell whether `path` is a link to the file of this key already. Raises Missing."""
+        self._check(key, size)
+        try:
+            return os.path.samestat(os.lstat(self.path(key)), os.lstat(path))
+        except FileNotFoundError:
+            return False
+
     def link(self, key: str, size: int, target: bytes) -> bool:
         """Make `target` the file of this key, by a link or else a copy; tell whether it is a copy.
 

@@ -1,0 +1,192 @@
+"""The far end of a session: the program that the service host starts over SSH.
+
+    hpc_session serve --workspace W --session S --instance I     the control channel
+    hpc_session data  --workspace W --session S --instance I     a channel for frames
+    hpc_session VERB [JOB...] [--workspace W] [--instance I] [--args JSON]     for a person
+
+On stdout comes a start marker first, since logins print banners, or a refusal with its reason. Then
+the control channel is one JSON line in and one out per verb (`verbs`); the data channel is in
+`frames`. The channel is kept on descriptors of its own, and 0 and 1 become /dev/null and stderr, so
+that no program that is started here reads or writes the conversation.
+
+It leaves when its input ends or is silent for a minute (`channel`). What goes wrong is an answer; a
+traceback goes to stderr, never to stdout.
+"""
+
+import argparse
+import errno
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+import traceback
+from typing import Any, Dict, List, Optional
+
+from hpc_cluster import PROTOCOL, VERSION, files, ticket
+from hpc_cluster.channel import Channel, Ended, Misspoken
+from hpc_cluster.errors import ClusterError, WorkspaceError
+from hpc_cluster.frames import Frames
+from hpc_cluster.spool import Spool
+from hpc_cluster.verbs import VERBS, UsageError, Verbs
+
+MARKER = b"\x1eHPC_BATCH "
+REFUSAL = b"\x1eHPC_BATCH_ERROR "
+"""A line of the far end begins with one of these; RECORD SEPARATOR is in no banner."""
+
+EXIT_USAGE = 2
+EXIT_FAILED = 1
+EXIT_CONFIG = 78
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run one far end, or one verb for a person; return the exit status."""
+    args = _parser().parse_args(argv)
+    os.umask(0o077)
+    if args.verb in ("serve", "data"):
+        return _converse(args)
+    return _answer_a_person(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hpc_session",
+        description="The cluster's end of hpc_batch. `serve` and `data` talk to a service host; "
+        "the other verbs print their answer as JSON.",
+    )
+    parser.add_argument("verb", choices=["serve", "data"] + list(VERBS))
+    parser.add_argument("job", nargs="*", help="ids of jobs (cancel, purge, tail, publish)")
+    parser.add_argument("--workspace", default=_default_workspace())
+    parser.add_argument("--session", default=secrets.token_hex(8), help=argparse.SUPPRESS)
+    parser.add_argument("--instance", help="the service host; may be left out where there is one")
+    parser.add_argument("--args", default="{}", help="further arguments of the verb, as JSON")
+    return parser
+
+
+def _default_workspace() -> str:
+    """Return on_hpc/workspace of the checkout this file lies in."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return os.path.join(here, "workspace")
+
+
+# ---- a service host asks ---------------------------------------------------------------------
+
+
+def _converse(args: argparse.Namespace) -> int:
+    """Serve one channel on the standard streams until the near end goes."""
+    reader, writer = os.dup(0), os.dup(1)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    channel = Channel(reader, writer)
+    try:
+        try:
+            spool, made = _begin(args)
+        except (UsageError, WorkspaceError) as error:
+            refusal = {"kind": error.kind, "message": str(error)}
+            channel.write(REFUSAL + files.to_json(refusal))
+            return EXIT_CONFIG
+        channel.write(MARKER + files.to_json(_greeting()))
+        if args.verb == "data":
+            _serve_frames(Frames(spool, args.session, args.instance, channel), channel)
+        else:
+            verbs = Verbs(spool, args.session, args.instance, channel.pause)
+            verbs.made = made
+            _serve_verbs(verbs, channel)
+    except Ended:
+        return 0
+    return EXIT_USAGE
+
+
+def _begin(args: argparse.Namespace) -> Any:
+    """Check the arguments and return the spool, and whether it was made just now."""
+    if not ticket.is_random(args.session) or not ticket.is_instance(args.instance or ""):
+        raise UsageError("--session or --instance is missing or malformed")
+    if args.verb == "serve":
+        return Spool.make(args.workspace)
+    return Spool.open(args.workspace), False
+
+
+def _greeting() -> Dict[str, Any]:
+    return {
+        "protocol": PROTOCOL,
+        "accepts": [PROTOCOL],
+        "version": VERSION,
+        "python": "{}.{}.{}".format(*sys.version_info[:3]),
+    }
+
+
+def _serve_verbs(verbs: Verbs, channel: Channel) -> None:
+    """Answer one request after the other. Raises Ended; returns when they make no sense."""
+    while True:
+        try:
+            request = channel.request()
+        except Misspoken as error:
+            channel.say({"n": None, "ok": False, "error": _described(UsageError(str(error)))})
+            return
+        answer = {"n": request.get("n")}
+        try:
+            with channel.working():
+                answer.update(ok=True, result=verbs.do(request.get("verb"), request.get("args")))
+        except Ended:
+            raise
+        except Exception as error:
+            answer.update(ok=False, error=_described(error))
+        channel.say(answer)
+
+
+def _serve_frames(frames: Frames, channel: Channel) -> None:
+    """Let frames come and go. Raises Ended; returns when something makes no sense."""
+    try:
+        frames.serve()
+    except Ended:
+        raise
+    except Exception as error:
+        known = UsageError(str(error)) if isinstance(error, Misspoken) else error
+        channel.say({"ok": False, "error": _described(known)})
+
+
+def _described(error: Exception) -> Dict[str, str]:
+    """Return an error as it travels; one that nobody expected is traced on stderr."""
+    if isinstance(error, ClusterError):
+        return {"kind": error.kind, "message": str(error)}
+    if isinstance(error, OSError):
+        return {"kind": errno.errorcode.get(error.errno or 0, "EIO"), "message": str(error)}
+    traceback.print_exc(file=sys.stderr)
+    sys.stderr.flush()
+    return {"kind": "bug", "message": f"{type(error).__name__}: {error}"}
+
+
+# ---- a person asks ---------------------------------------------------------------------------
+
+
+def _answer_a_person(args: argparse.Namespace) -> int:
+    """Perform one verb and print its answer."""
+    try:
+        spool = Spool.open(args.workspace)
+        request = json.loads(args.args)
+        if args.job and isinstance(request, dict):
+            request["jobs"], request["job"] = args.job, args.job[0]
+        instance = args.instance or _only_instance(spool, args.job)
+        answer = Verbs(spool, args.session, instance, time.sleep).do(args.verb, request)
+    except (ClusterError, OSError, ValueError) as error:
+        print(f"hpc_session: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    print(json.dumps(answer, indent=4, sort_keys=True))
+    return 0
+
+
+def _only_instance(spool: Spool, jobs: List[str]) -> str:
+    """Return the instance that is meant when none is given."""
+    if jobs:
+        return ticket.instance_of(jobs[0])
+    known = [name for name in files.names(spool.path("done")) if ticket.is_instance(name)]
+    if len(known) != 1:
+        raise UsageError("give --instance: this workspace knows {}".format(known or "none yet"))
+    return known[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,335 @@
+"""The verbs of a session: what a service host, or a person on the cluster, may ask for.
+
+Each takes the arguments of its request, checked here, and returns what is answered; each may be
+repeated. What they do to tickets is in `spool`, to inputs in `store` and `loading`, and to pilots
+in `queuer`; here is what a request and an answer look like.
+"""
+
+import base64
+import json
+import os
+import re
+import sys
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from hpc_cluster import clock, files, pilot, ticket
+from hpc_cluster.errors import ClusterError
+from hpc_cluster.loading import Load, load_all
+from hpc_cluster.spool import Spool
+from hpc_cluster.store import KEY, Store
+
+ORPHAN_S = 36 * 3600
+"""What no record knows is kept for so long: a service host may come back from a restored state."""
+
+TRASH_S = 10
+"""A request deletes for at most so long; the rest is deleted by later ones."""
+
+LOOK_S = 1
+"""While a near end waits for a result, it is looked for this often."""
+
+TAIL_BYTES = 16 << 20
+"""No more of a stream is returned at once."""
+
+
+class UsageError(ClusterError):
+    """A request that no near end of this protocol sends, or a mistyped one."""
+
+    kind = "usage"
+
+
+class Verbs:
+    """The verbs on one workspace for one service host, in one session."""
+
+    def __init__(
+        self, spool: Spool, session: str, instance: str, pause: Callable[[float], None]
+    ) -> None:
+        self._spool = spool
+        self._session = session
+        self._instance = instance
+        self._pause = pause
+        self._store = Store(spool.path("inputs"), session)
+        self.made = False
+        """The workspace was made when this session began."""
+
+    def do(self, verb: Any, args: Any) -> Any:
+        """Perform a verb. Raises ClusterError, OSError."""
+        act = VERBS.get(verb) if isinstance(verb, str) else None
+        if act is None:
+            raise UsageError("there is no verb {!r}; there are {}".format(verb, ", ".join(VERBS)))
+        if not isinstance(args, dict):
+            raise UsageError(f"{verb}: the arguments are no JSON object")
+        return act(self, args)
+
+    # ---- looking -----------------------------------------------------------------------------
+
+    def hello(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Describe the workspace and the node."""
+        disk = os.statvfs(self._spool.root)
+        return {
+            "workspace": self._spool.workspace,
+            "made": self.made,
+            "node": clock.node(),
+            "free_bytes": disk.f_bavail * disk.f_frsize,
+            "free_inodes": disk.f_favail,
+            "pilots_python": sys.executable,
+        }
+
+    def census(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """List every ticket of this service host; a listing that fails is an error, not a gap."""
+        found = self._spool.census(self._instance)
+        return {
+            "incoming": found.incoming,
+            "ready": found.ready,
+            "running": found.running,
+            "done": found.done,
+            "others": {"ready": found.others_ready, "running": found.others_running},
+            "complete": True,
+        }
+
+    def wait(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Wait until done holds a ticket that the near end has not seen."""
+        seen = set(_texts(args, "seen"))
+        deadline = clock.monotonic() + _count(args, "seconds")
+        while True:
+            done = {t.name for t in self._spool.tickets("done", self._instance)}
+            left = deadline - clock.monotonic()
+            if done - seen or left <= 0:
+                return {"changed": bool(done - seen)}
+            self._pause(min(LOOK_S, left))
+
+    def tail(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Return the end of a stream of the latest attempt."""
+        job, stream = self._job(args.get("job")), args.get("stream", "stdout")
+        if stream not in ("stdout", "stderr"):
+            raise UsageError(f"there is no stream {stream!r}")
+        names = files.names(self._spool.job_folder(job))
+        attempts = [int(n[1:]) for n in names if re.fullmatch("a[1-9][0-9]*", n)]
+        if not attempts:
+            return {"text": "", "size": 0, "attempt": 0}
+        limit = min(_count(args, "bytes", 65536), TAIL_BYTES)
+        folder = self._spool.attempt_folder(job, max(attempts))
+        try:
+            descriptor = files.open_inside(folder, stream)
+        except FileNotFoundError:
+            # RACE: the attempt has just begun, or was purged.
+            return {"text": "", "size": 0, "attempt": max(attempts)}
+        with os.fdopen(descriptor, "rb") as file:
+            size = os.fstat(descriptor).st_size
+            file.seek(max(0, size - limit))
+            text = base64.b64encode(file.read(limit)).decode("ascii")
+        return {"text": text, "size": size, "attempt": max(attempts)}
+
+    def collect(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Return what stands behind tickets in done."""
+        names = _texts(args, "tickets")
+        there = {t.name for t in self._spool.tickets("done", self._instance)}
+        answer = {}
+        for name in names:
+            found = ticket.parse("done", name)
+            if found is None or found.instance != self._instance:
+                raise UsageError(f"{name!r} is no ticket of this service host")
+            if name in there:
+                answer[name] = self._collected(found)
+            else:
+                answer[name] = {"result": None, "pilots": [], "error": "no such ticket"}
+        return answer
+
+    def _collected(self, found: ticket.Ticket) -> Dict[str, Any]:
+        result, error = self._result(found)
+        pilots = []
+        if found.pilot != ticket.NO_PILOT:
+            pilots = [pilot.read(self._spool, found.pilot)]
+        return {"result": result, "pilots": pilots, "error": error}
+
+    def _result(self, found: ticket.Ticket) -> Tuple[Optional[Dict[str, Any]], Optional[str]]:
+        """Return result.json of the attempt in a ticket, and what is wrong with it."""
+        folder, attempt = self._spool.job_folder(found.job), f"a{found.starts}"
+        try:
+            result = _read(folder, attempt, "result.json")
+        except (OSError, ValueError) as error:
+            # A job that died, or was cancelled before it ran, has none.
+            wanted = found.kind in ("ok", "fail")
+            return None, f"result.json cannot be read: {error}" if wanted else None
+        if result.get("id") != found.job or result.get("attempt") != found.starts:
+            return None, "result.json belongs to another attempt"
+        return result, None
+
+    # ---- moving ------------------------------------------------------------------------------
+
+    def stage(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Nothing to incoming: announce jobs, and tell which inputs the store does not have."""
+        sizes: Dict[str, int] = {}
+        for pair in _list(args, "keys"):
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise UsageError(f"no key and size: {pair!r}")
+            sizes[_key(pair[0])] = _count({"bytes": pair[1]}, "bytes")
+        self._spool.begin_all(self._jobs(args), self._session)
+        return {"missing": sorted(self._store.wanted(sizes.items()))}
+
+    def prepare(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Incoming stays incoming: link the inputs, write description and script, durably."""
+        loads = [self._load(entry) for entry in _list(args, "jobs")]
+        prepared, again = load_all(self._spool, self._store, self._session, loads)
+        return {"prepared": prepared, "again": again}
+
+    def publish(self, args: Dict[str, Any]) -> Dict[str, str]:
+        """Incoming to ready, each job with the session that prepared it."""
+        pairs = []
+        for pair in _list(args, "jobs"):
+            if not isinstance(pair, list) or len(pair) != 2 or not ticket.is_random(str(pair[1])):
+                raise UsageError(f"no job and session: {pair!r}")
+            pairs.append((self._job(pair[0]), str(pair[1])))
+        return self._spool.publish_all(pairs)
+
+    def cancel(self, args: Dict[str, Any]) -> Dict[str, str]:
+        """Ready to done as cancelled; who has the job will stop it."""
+        return self._spool.cancel_all(self._jobs(args))
+
+    def purge(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Anything to nothing: data to trash (or kept), then the tickets; then delete a while."""
+        jobs = self._jobs(args)
+        self._spool.purge_all(jobs, keep=args.get("keep") is True)
+        self._spool.empty_trash(TRASH_S)
+        return {"purged": jobs}
+
+    def sweep(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Remove what was forgotten: unknown jobs, tickets of dead sessions, idle inputs."""
+        known = set(_texts(args, "known"))
+        limit = None if args.get("store_bytes") is None else _count(args, "store_bytes")
+        before = self._store.now() - ORPHAN_S
+        tickets = self._tickets_by_job()
+        orphans = sorted(
+            job
+            for job, mine in tickets.items()
+            if job not in known and self._changed(job, mine) < before
+        )
+        self._spool.purge_all(orphans, keep=False)
+        litter = [t for job, mine in tickets.items() if job in known for t in self._litter(mine)]
+        litter = [t for t in litter if _changed(self._spool.ticket_path(t), before) < before]
+        for found in litter:
+            files.unlink(self._spool.ticket_path(found))
+        evicted = self._store.evict(limit, ORPHAN_S)
+        self._spool.empty_trash(TRASH_S)
+        return {"trashed": orphans, "litter": [t.name for t in litter], "evicted": evicted}
+
+    def _tickets_by_job(self) -> Dict[str, List[ticket.Ticket]]:
+        """Return the tickets of every job of this service host that left anything here."""
+        names = files.names(self._spool.path("jobs"))
+        jobs = [n for n in names if ticket.is_job(n) and ticket.instance_of(n) == self._instance]
+        found: Dict[str, List[ticket.Ticket]] = {job: [] for job in jobs}
+        for state in ticket.STATES:
+            for mine in self._spool.tickets(state, self._instance):
+                found.setdefault(mine.job, []).append(mine)
+        return found
+
+    def _changed(self, job: str, tickets: List[ticket.Ticket]) -> float:
+        """Return when anything about a job changed last, by the file server's clock.
+
+        RACE: a ticket that has moved on since it was listed changed just now.
+        """
+        moved = [_changed(self._spool.ticket_path(t), float("inf")) for t in tickets]
+        return max([_changed(self._spool.job_folder(job), 0.0)] + moved)
+
+    def _litter(self, tickets: List[ticket.Ticket]) -> List[ticket.Ticket]:
+        """Return incoming tickets of other sessions that cannot be published any more.
+
+        One that is its job's only ticket may be: a record may still say so after a long outage.
+        """
+        incoming = [t for t in tickets if t.state == "incoming" and t.session != self._session]
+        return incoming if len(tickets) > len(incoming) else []
+
+    def pilots(self, args: Dict[str, Any]) -> Any:
+        """Observe the pilots, reap what dead ones left, and submit what the policy asks for."""
+        from hpc_cluster import queuer  # reads the batch systems' dialects: only when needed
+
+        policy = args.get("policy")
+        if not isinstance(policy, dict):
+            raise UsageError("policy is no JSON object")
+        return queuer.keep(self._spool, policy)
+
+    # ---- requests ----------------------------------------------------------------------------
+
+    def _job(self, value: Any) -> str:
+        """Return the id of a job of this service host."""
+        if not isinstance(value, str) or not ticket.is_job(value):
+            raise UsageError(f"{value!r} is no job's id")
+        if ticket.instance_of(value) != self._instance:
+            raise UsageError(f"{value} belongs to another service host")
+        return value
+
+    def _jobs(self, args: Dict[str, Any]) -> List[str]:
+        return [self._job(value) for value in _list(args, "jobs")]
+
+    def _load(self, entry: Any) -> Load:
+        """Return a job to load."""
+        if not isinstance(entry, dict) or not isinstance(entry.get("description"), dict):
+            raise UsageError("no job to prepare")
+        inputs = []
+        for item in _list(entry, "inputs"):
+            size = _count(item, "bytes")
+            inputs.append(("" if item.get("sent") is True else _key(item.get("key")), size))
+        script = entry.get("script")
+        if not isinstance(script, str):
+            raise UsageError("script is no text")
+        job = self._job(entry.get("id"))
+        return Load(job, entry["description"], files.to_bytes(script), inputs)
+
+
+VERBS: Dict[str, Callable[[Verbs, Dict[str, Any]], Any]] = {
+    "hello": Verbs.hello,
+    "census": Verbs.census,
+    "stage": Verbs.stage,
+    "prepare": Verbs.prepare,
+    "publish": Verbs.publish,
+    "collect": Verbs.collect,
+    "cancel": Verbs.cancel,
+    "purge": Verbs.purge,
+    "sweep": Verbs.sweep,
+    "pilots": Verbs.pilots,
+    "wait": Verbs.wait,
+    "tail": Verbs.tail,
+}
+
+
+def _list(args: Dict[str, Any], name: str) -> List[Any]:
+    value = args.get(name)
+    if not isinstance(value, list):
+        raise UsageError(f"{name} is no list")
+    return value
+
+
+def _texts(args: Dict[str, Any], name: str) -> List[str]:
+    values = _list(args, name)
+    if not all(isinstance(value, str) for value in values):
+        raise UsageError(f"{name} is no list of texts")
+    return values
+
+
+def _count(args: Any, name: str, default: Optional[int] = None) -> int:
+    value = args.get(name, default) if isinstance(args, dict) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise UsageError(f"{name} is no number: {value!r}")
+    return int(value)
+
+
+def _key(value: Any) -> str:
+    if not isinstance(value, str) or not KEY.fullmatch(value):
+        raise UsageError(f"{value!r} is no key of the store")
+    return value
+
+
+def _changed(path: bytes, missing: float) -> float:
+    """Return when a file's content, name or links changed last."""
+    try:
+        return os.lstat(path).st_ctime
+    except FileNotFoundError:
+        return missing
+
+
+def _read(folder: bytes, *names: str) -> Dict[str, Any]:
+    """Return the JSON object in a file below a folder, no link followed. Raises OSError."""
+    with os.fdopen(files.open_inside(folder, *names), "rb") as file:
+        value = json.loads(file.read().decode("utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
