@@ -45,9 +45,11 @@ class Failure:
     """Why one file did not arrive; the others did."""
 
     kind: str
-    """An errno name (of either side; EBADMSG: a frame did not match its hash), or `changed` (the
-    file, since it was taken), `busy` (another session sends it)."""
+    """An errno name, or `changed` (the file, since it was taken), `busy` (another session sends
+    it), `damaged` (a frame did not match its hash)."""
     message: str
+    here: bool = True
+    """It failed on this side; False: on the cluster."""
 
     def __str__(self) -> str:
         return self.message
@@ -139,7 +141,7 @@ class DataChannel:
                 found = opened.get(file.to, {})
                 if found.get("busy"):
                     text = f"{file.path!r} is being sent by another session"
-                    failures[file.to] = Failure("busy", text)
+                    failures[file.to] = Failure("busy", text, here=False)
                 elif not found.get("present"):
                     _Reading(file, found, flow, progress).run()
             flow.send({"sync": 1})
@@ -167,7 +169,8 @@ class DataChannel:
                     break
                 writing = asked[int(answer["item"])]
                 if "error" in answer:
-                    writing.fail(answer["error"]["errno"], answer["error"]["message"])
+                    error = answer["error"]
+                    writing.fail(Failure(error["errno"], error["message"], here=False))
                 elif answer.get("end"):
                     writing.end(int(answer["size"]))
                 else:
@@ -267,7 +270,8 @@ class _Flow:
         target: Target = ("key", str(rest[0]))
         if kind == "job":
             target = ("job", str(rest[0]), int(rest[1]))
-        self.failures.setdefault(target, Failure(str(entry["errno"]), str(entry["message"])))
+        failure = Failure(str(entry["errno"]), str(entry["message"]), here=False)
+        self.failures.setdefault(target, failure)
 
 
 class _Reading:
@@ -405,12 +409,12 @@ class _Writing:
         self._size = size
         self.close()
 
-    def fail(self, kind: str, message: str) -> None:
-        self.failure = self.failure or Failure(kind, message)
+    def fail(self, failure: Failure) -> None:
+        self.failure = self.failure or failure
         self.close()
 
     def _fail_here(self, error: OSError) -> None:
-        self.fail(_word(error), f"cannot write here: {error.strerror}")
+        self.fail(Failure(_word(error), f"cannot write here: {error.strerror}"))
 
     def close(self) -> None:
         if self._descriptor is not None:

@@ -142,7 +142,8 @@ class Session:
         """Round trips so far, those of data channels included."""
         self.python = ""
         """Version of the Python that runs the far end."""
-        self._host, self._remote, self._env, self._instance = host, remote, env, instance
+        self._host, self._remote, self._env = host, remote, env
+        self.instance = instance
         self._asking = threading.Lock()
         self._counting = threading.Lock()
         self._ended = threading.Event()
@@ -303,7 +304,7 @@ class Session:
         return answer["result"]
 
     def _start(self, mode: far_end.Mode) -> far_end.Wire:
-        line = far_end.command(self._remote, self._env, mode, self.id, self._instance)
+        line = far_end.command(self._remote, self._env, mode, self.id, self.instance)
         wire = far_end.start(self._host, line, self._remote, self._env)
         self._wires.append(wire)
         return wire

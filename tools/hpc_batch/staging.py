@@ -125,7 +125,7 @@ class Staging:
 
 def _note(job: Record, failure: Failure, result: Staged) -> None:
     """Sort a failure by who must act: the user, nobody, or time."""
-    if failure.kind in FOR_GOOD:
+    if failure.here and failure.kind in FOR_GOOD:
         result.failed[job.id] = failure.message
     elif failure.kind in ("busy", "damaged"):
         result.waiting[job.id] = failure.message
