@@ -13,7 +13,6 @@ from pathlib import Path
 
 NETWORK = frozenset(
     (
-        # fmt: off
         "nfs",
         "nfs4",
         "cifs",
@@ -38,7 +37,6 @@ NETWORK = frozenset(
         "wekafs",
         "vastnfs",
         "daos",
-        # fmt: on
     )
 )
 """Types that other machines may have mounted at the same time."""

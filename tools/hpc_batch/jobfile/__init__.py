@@ -1,0 +1,43 @@
+"""The job file and its answer, as text.
+
+YAML begins and ends here. Nothing is ever constructed from it: a job file is read as a tree of
+texts, exactly as they were written, so that neither a tag nor a number of 5,000 digits can do
+anything; and what we write is read back the same by any YAML 1.1 or 1.2 reader.
+
+    tree         bytes -> a tree of texts with lines, or why not; limits before anything expensive
+    parsing      a tree -> Description, or every problem at once; whether a drop has settled
+    writing      texts and mappings -> YAML; the job files of our client
+    answers      the `.finished` and `.submitted` files, to and from bytes
+    streams      bytes of a job's stdout and stderr -> text
+
+Standard library and PyYAML only: the client stands on this package.
+"""
+
+from __future__ import annotations
+
+from hpc_batch.jobfile.answers import answer_text, read_answer, submitted_text
+from hpc_batch.jobfile.parsing import (
+    JOB_BYTES,
+    Description,
+    check_names,
+    parse,
+    parse_or_none,
+    settled,
+)
+from hpc_batch.jobfile.streams import cut, decode
+from hpc_batch.jobfile.writing import dump_job
+
+__all__ = [
+    "JOB_BYTES",
+    "Description",
+    "answer_text",
+    "check_names",
+    "cut",
+    "decode",
+    "dump_job",
+    "parse",
+    "parse_or_none",
+    "read_answer",
+    "settled",
+    "submitted_text",
+]
