@@ -2,8 +2,8 @@
 
 `describe` takes the bytes of a drop and returns what travels (the description and the rendered
 script) and what stays (local paths). It finds all problems at once; none of them needs the
-cluster. The script is rendered with a random word where the attempt's folder belongs, and the runner
-replaces that word: so one script serves every attempt, in absolute paths.
+cluster. The script is rendered with a random word where the attempt's folder belongs, and the
+runner replaces that word: so one script serves every attempt, in absolute paths.
 """
 
 from __future__ import annotations

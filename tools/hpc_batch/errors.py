@@ -11,8 +11,10 @@ HpcBatchError
 │   ├── AuthenticationError  the operator: key refused, passphrase wrong            exit 78
 │   ├── HostKeyError       the operator: unknown or changed host key                exit 78
 │   └── FarEndError        the cluster's side said no: python, checkout, workspace  exit 78
-├── JobError               a client: the job failed for a reason of its own         exit 1
-└── InfrastructureError    a client: the job failed for no reason of its own        exit 1
+├── StorageError           nobody: a disk of this host said no                      exit 75
+└── AnsweredError          a client: the job was answered with an error             exit 1
+    ├── JobError             for a reason of its own
+    └── InfrastructureError  for no reason of its own
 """
 
 from __future__ import annotations
@@ -108,6 +110,12 @@ class FarEndError(RemoteError):
     def __init__(self, kind: str, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.kind = kind
+
+
+class StorageError(HpcBatchError):
+    """A disk of the service host said no, to the pass itself and not to one job."""
+
+    exit_code = 75
 
 
 class AnsweredError(HpcBatchError):

@@ -249,6 +249,11 @@ class Intake:
         files.move(source, self.state.of_job(job, "cancel"))
         files.sync_folders([str(self.state.inner), str(self.state.dropbox)])
 
+    def cancelled(self) -> frozenset[str]:
+        """Return the jobs whose cancellation was asked for."""
+        names = files.names(str(self.state.inner))
+        return frozenset(n[: -len(".cancel")] for n in names if n.endswith(".cancel"))
+
     def _move_aside(self, name: str) -> None:
         """Rename an old, unread NAME.job.finished to NAME.job.finished.N."""
         move_aside(str(self.state.dropbox), os.fsdecode(files.to_bytes(name)) + ".finished")

@@ -8,6 +8,7 @@
                  cancelled                        withdraw
     PUBLISHING                                    publish
     PUBLISHED    a done ticket                    collect
+                 still incoming                   publish: the storage forgot the rename
                  cancelled, not yet told          cancel
                  no ticket                        miss
     PLACING                                       place
@@ -43,6 +44,8 @@ Step = Literal[
     "wait",
 ]
 
+Place = Literal["incoming", "ready", "running", "done"]
+
 ORDER: tuple[Step, ...] = (
     "accept",
     "publish",
@@ -61,9 +64,6 @@ ORDER: tuple[Step, ...] = (
 )
 """What frees space comes before what uses it; an answer decided late goes out in the same pass."""
 
-NEEDS_CLUSTER: frozenset[Step] = frozenset(("stage", "publish", "collect", "cancel", "miss"))
-"""Steps that a pass without a session leaves for the next one."""
-
 LOST_CENSUSES = 10
 LOST_S = 24 * 3600
 """A published job is lost after so many complete censuses without a ticket, over so long a time."""
@@ -80,8 +80,8 @@ class Seen:
     """The cluster was told of the cancellation during this pass."""
     counted: bool = True
     """The census was asked for after the job was published, and answered completely."""
-    ticket: Literal["incoming", "ready", "running", "done", None] = None
-    """The folder its ticket lies in, in the census."""
+    ticket: Place | None = None
+    """The folder its ticket lies in, in the census; `incoming` only of its own session."""
     missing: int = 0
     """Complete censuses without a ticket before this one."""
 
@@ -106,6 +106,8 @@ def next_step(seen: Seen) -> Step:
         return "wait"
     if seen.ticket == "done":
         return "collect"
+    if seen.ticket == "incoming":
+        return "publish"
     if seen.cancel and not seen.told:
         return "cancel"
     if seen.ticket is None or seen.missing:

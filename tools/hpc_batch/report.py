@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hpc_batch import plan
 from hpc_batch.config import Config
 from hpc_batch.connection import Connection
 from hpc_batch.record import Record, Records, now
@@ -31,7 +32,7 @@ SHOWN = {
 }
 """What people call a phase; a published job's ticket may say more, a cleaning one is answered."""
 
-Census = Mapping[str, tuple[str, str]]
+Census = Mapping[str, tuple[plan.Place, str]]
 """J: the folder of its ticket and the ticket's name."""
 
 

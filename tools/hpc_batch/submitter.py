@@ -3,10 +3,10 @@
 A pass observes (dropbox, records, the cluster's census), asks the plan for each job's next step,
 and performs the steps in the plan's order, each for all its jobs as one batch. It logs in at most
 once, and only when a job needs the cluster. A step that fails for one job does not stop the others;
-what the cluster did not answer is left for the next pass. While big files travel in the lane, or for
+what the cluster did not answer is left for the next pass. While big files travel, or for
 `[cronjob] linger` seconds, the pass sweeps again and again.
 
-All effects are in the rooms that this one calls: intake, staging, collecting, placing, answer.
+The steps themselves stand in `steps`, their effects in the rooms that those call.
 """
 
 from __future__ import annotations
@@ -14,23 +14,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from hpc_batch import node, plan
-from hpc_batch.answer import Answers
-from hpc_batch.collecting import Ticket, ticket_of
+from hpc_batch import plan
 from hpc_batch.config import Config
 from hpc_batch.connection import Connection
-from hpc_batch.description import describe
-from hpc_batch.errors import FarEndError, JobFileError, RemoteError, Unreachable
+from hpc_batch.errors import FarEndError, RemoteError, StorageError
 from hpc_batch.intake import Drop, Intake, Listing, judge, look, unanswerable
-from hpc_batch.node import Node
 from hpc_batch.record import Record, Records, now, seconds_since
 from hpc_batch.report import Report
 from hpc_batch.state import Busy, State, check_home, hold
+from hpc_batch.steps import Census, Steps
 from hpc_batch.trouble import Ledger
 from hpc_cluster import files
 
@@ -38,9 +36,6 @@ log = logging.getLogger("hpc_batch")
 
 OUTAGE_S = 30 * 60
 """An unreachable cluster is told to the operator after so long."""
-
-STUCK_S = 48 * 3600
-"""What may pass is waited for so long; then the job is answered with the error."""
 
 CANCEL_S = 60
 """A cancel file without a job is removed after so long."""
@@ -50,6 +45,11 @@ SWEEP_S = 24 * 3600
 
 PERIOD_S = 2.0
 """Between two sweeps of one pass."""
+
+LOG_BYTES = 10 << 20
+"""A log longer than this becomes `log.1`."""
+
+LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
 
 PASSING_KINDS = frozenset(("ENOSPC", "EDQUOT", "EIO", "ESTALE", "bug", "batch"))
 """What the far end may say that no change of the configuration mends."""
@@ -73,11 +73,38 @@ def run(config: Config, options: Options) -> int:
     Raises ConfigError when the operator must mend something first.
     """
     try:
-        with hold(config) as state:
-            return Pass(config, options, state).run()
+        with hold(config) as state, _logging(state, options):
+            this = Pass(config, options, state)
+            code = this.run()
     except Busy as busy:
         log.info("another pass holds %s", busy)
         return 0
+    except OSError as error:
+        raise StorageError(f"{error.filename}: {error.strerror}; tried again") from error
+    for message in this.ledger.messages:
+        print(f"hpc_batch: {message}", file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _logging(state: State, options: Options) -> Iterator[None]:
+    """Write one line per transition to `state/log`, and with --debug to stderr."""
+    path = state.path("log")
+    if path.exists() and path.stat().st_size > LOG_BYTES:
+        files.rename(str(path), str(state.path("log.1")))
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    if options.debug:
+        handlers.append(logging.StreamHandler())
+    log.setLevel(logging.DEBUG if options.debug else logging.INFO)
+    for handler in handlers:
+        handler.setFormatter(LINE)
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
 
 
 class Pass:
@@ -89,31 +116,17 @@ class Pass:
         self.records = Records(state.path("jobs"))
         self.ledger = Ledger(state)
         self.intake = Intake(config, state, self.records)
-        self.answers = Answers(state, self.records, self.intake)
         self.report = Report(config, state)
         self.connection: Connection | None = None
-        self.code = 0
         self._refused = False
         """The cluster could not be used in this pass; it is not tried again."""
         self._paused = False
-        self._census: Mapping[str, tuple[str, str]] | None = None
-        """J: the folder of its ticket and the ticket's name; None without a complete census."""
         self._counted: frozenset[str] = frozenset()
-        self._told: set[str] = set()
-        self._perform: dict[plan.Step, Callable[[list[Record]], None]] = {
-            "accept": self._accept,
-            "check": self._check,
-            "withdraw": self._withdraw,
-            "stage": self._stage,
-            "publish": self._publish,
-            "collect": self._collect,
-            "cancel": self._cancel,
-            "miss": self._miss,
-            "place": self._place,
-            "unplace": self.answers.unplace,
-            "answer": self._answer,
-            "clean": self._clean,
-        }
+        """Jobs that were published before the census was asked for."""
+        self._cancelled: frozenset[str] = frozenset()
+        self.steps = Steps(
+            config, state, self.records, self.ledger, self._connect, keep=options.nocleanup
+        )
         check_home(self.records, config)
 
     # ---- the pass ----------------------------------------------------------------------------
@@ -124,17 +137,12 @@ class Pass:
             self._serve()
         finally:
             self._disconnect()
-            if self.ledger.lasts_s("cluster") > OUTAGE_S and self.code == 75:
-                self.code = 69
             self.ledger.end("cluster", "pilots")
-            self.report.end(self.code, self.ledger.entries())
+            if self.ledger.code == 75 and self.ledger.lasts_s("cluster") > OUTAGE_S:
+                self.ledger.code = 69
+            self.report.end(self.ledger.code, self.ledger.entries())
             self.ledger.save()
-        return self.code
-
-    @property
-    def messages(self) -> list[str]:
-        """What the operator has to read."""
-        return self.ledger.messages
+        return self.ledger.code
 
     def _serve(self) -> None:
         end = time.monotonic() + self.config.cronjob.linger
@@ -158,28 +166,32 @@ class Pass:
         listing = look(self.config.cronjob.dropbox)
         clock = self.state.clock() if listing.drops or listing.cancels else 0.0
         self._observe_cluster()
+        self._cancelled = self.intake.cancelled()
         for step in plan.ORDER:
             if step == "check":
                 self._take(listing, clock)
+                self._cancelled = self.intake.cancelled()
             batch = [r for r in self.records if self._next(r) == step]
             if batch and not (self._paused and step == "stage"):
                 self._act(step, batch)
         self._keep_pilots()
         self._tidy_cluster()
-        self.report.look(self.records, self._census)
+        self.report.look(self.records, self.steps.census)
         for record, shown in self.report.news(self.records):
             self.intake.submitted([record], shown)
         self.report.write(self.ledger.entries())
 
     def _next(self, record: Record) -> plan.Step:
-        place, _ = (self._census or {}).get(record.id, (None, ""))
+        place, name = (self.steps.census or {}).get(record.id, (None, ""))
+        if place == "incoming" and name != f"{record.id}.{record.session}":
+            place = None  # litter of a session that was cut off
         return plan.next_step(
             plan.Seen(
                 phase=record.phase,
-                cancel=files.exists(self.state.of_job(record.id, "cancel")),
-                told=record.id in self._told,
+                cancel=record.id in self._cancelled,
+                told=record.id in self.steps.told,
                 counted=record.id in self._counted,
-                ticket=place,  # type: ignore[arg-type]
+                ticket=place,
                 missing=record.missing,
             )
         )
@@ -187,7 +199,7 @@ class Pass:
     def _act(self, step: plan.Step, batch: list[Record]) -> None:
         """Perform a step for a batch; where that fails, for each job by itself."""
         try:
-            self._perform[step](batch)
+            self.steps.perform[step](batch)
         except RemoteError as error:
             self._lost(error)
         except Exception as error:
@@ -199,10 +211,10 @@ class Pass:
 
     def _stumbled(self, step: plan.Step, record: Record, error: Exception) -> None:
         """Note an error that nobody foresaw; the job stays where it is, and is tried again."""
-        self.code = max(self.code, 75 if isinstance(error, OSError) else 70)
+        code = 75 if isinstance(error, OSError) else 70
         text = f"{record.name}: cannot {step} ({type(error).__name__}: {error})"
         log.error("%s %s", record.id, text, exc_info=not isinstance(error, OSError))
-        self.ledger.note(f"{step} {record.id}", f"{text}; tried again by the next pass")
+        self.ledger.note(f"{step} {record.id}", f"{text}; tried again by the next pass", code=code)
 
     # ---- the cluster -------------------------------------------------------------------------
 
@@ -227,21 +239,19 @@ class Pass:
         """The cluster cannot be used any more in this pass."""
         self._refused = True
         self._disconnect()
+        code = 75
+        if isinstance(error, RemoteError) and getattr(error, "kind", "") not in PASSING_KINDS:
+            code = error.exit_code
+        patience = 0 if code != 75 or isinstance(error, FarEndError) else OUTAGE_S
         hint = getattr(error, "hint", "")
-        passing = isinstance(error, (Unreachable, OSError)) or not isinstance(error, RemoteError)
-        code = getattr(error, "exit_code", 75)
-        if isinstance(error, FarEndError) and error.kind in PASSING_KINDS:
-            code = 75
-        log.warning("cluster: %s %s", error, hint)
-        self.code = max(self.code, code)
-        patience = OUTAGE_S if passing or (code == 75 and not isinstance(error, FarEndError)) else 0
         text = f"cluster {self.config.remote.host or 'local'}: {error}"
+        log.warning("%s; %s", text, hint)
         self.report.reachable(text)
-        self.ledger.note("cluster", f"{text}; {hint}" if hint else text, patience)
+        self.ledger.note("cluster", f"{text}; {hint}" if hint else text, patience, code=code)
 
     def _observe_cluster(self) -> None:
         """Ask for the census when a published job may have one."""
-        self._census, self._counted = None, frozenset()
+        self.steps.census, self._counted = None, frozenset()
         published = [r.id for r in self.records if r.phase == "PUBLISHED"]
         connection = self._connect() if published else None
         if connection is None:
@@ -253,11 +263,16 @@ class Pass:
             return
         if not census.complete:
             return
-        found: dict[str, tuple[str, str]] = {}
-        for place in ("incoming", "ready", "running", "done"):
-            for name in getattr(census, place):
-                found[name.split(".")[0]] = (place, name)
-        self._census, self._counted = found, frozenset(published)
+        found: Census = {}
+        places: list[tuple[plan.Place, tuple[str, ...]]] = [
+            ("incoming", census.incoming),
+            ("ready", census.ready),
+            ("running", census.running),
+            ("done", census.done),
+        ]
+        for place, names in places:
+            found.update((name.split(".")[0], (place, name)) for name in names)
+        self.steps.census, self._counted = found, frozenset(published)
 
     def _keep_pilots(self) -> None:
         """Have the cluster look after its pilots while published jobs are waiting for them."""
@@ -321,7 +336,7 @@ class Pass:
     def _take(self, listing: Listing, clock: float) -> None:
         """Take the drops that are settled, and act on cancel files."""
         in_flight = {r.name: r for r in self.records if r.phase not in ("ANSWERING", "CLEANING")}
-        busy = {r.name for r in self.records}
+        busy = {r.name for r in self.records if r.phase != "CLEANING"}
         settled = []
         for drop in listing.drops:
             name = _name(drop.name)
@@ -358,192 +373,7 @@ class Pass:
                 files.unlink(str(path))
                 self.ledger.messages.append(f"{name + '.cancel'!r}: there is no such job; removed")
 
-    def _accept(self, batch: list[Record]) -> None:
-        self.intake.accept(batch)
-
-    def _check(self, batch: list[Record]) -> None:
-        """ACCEPTED to STAGING, or with every problem to ANSWERING: read each drop once."""
-        clock = self.state.clock()
-        good: list[Record] = []
-        beside: dict[str, Any] = {}
-        bad: list[tuple[Record, Node]] = []
-        for record in batch:
-            if judge(self.state.of_job(record.id, "drop"), clock, self.config) != "take":
-                continue
-            data = b""
-            try:
-                data = self.intake.read(record)
-                made = describe(record.id, record.name, data, self.config)
-            except JobFileError as error:
-                text = "; ".join(str(p) for p in error.problems)
-                bad.append((record, node.make(record, "rejected", text)))
-            except OSError as error:
-                text = f"the job file cannot be read: {error.strerror}"
-                bad.append((record, node.make(record, "rejected", text)))
-            else:
-                beside[f"{record.id}/description.json"] = made.description
-                beside[f"{record.id}/script"] = made.script
-                good.append(
-                    record.enter(
-                        "STAGING",
-                        script=made.description["script"],
-                        inputs=made.inputs,
-                        targets=made.targets,
-                        remote=True,
-                    )
-                )
-            beside[f"{record.id}/job"] = data
-        self.records.save_all(good, beside)
-        self.answers.decide(bad)
-        self.intake.submitted(good, "accepted")
-        for record in good:
-            log.info("%s accepted: %s", record.id, record.script)
-        for record, decided in bad:
-            log.info("%s rejected: %s", record.id, decided["message"])
-
-    def _withdraw(self, batch: list[Record]) -> None:
-        """ACCEPTED or STAGING to ANSWERING: cancelled before it was published."""
-        beside = {}
-        for record in batch:
-            if self.records.read_bytes(record.id, "job") is None:
-                with contextlib.suppress(OSError):
-                    beside[f"{record.id}/job"] = self.intake.read(record)
-        self.records.save_all((), beside)
-        self.answers.decide((r, node.make(r, "cancelled", "cancelled")) for r in batch)
-
-    # ---- there and back ----------------------------------------------------------------------
-
-    def _stage(self, batch: list[Record]) -> None:
-        """STAGING to PUBLISHING: carry everything, then make the intent durable."""
-        connection = self._connect()
-        if connection is None:
-            return
-        staged = connection.staging.stage(batch)
-        session_id = connection.session.id
-        self.records.save_all(r.enter("PUBLISHING", session=session_id) for r in staged.ready)
-        self._note_waiting(staged.waiting)
-        self._note_stuck(staged.stuck, "stage_in")
-        self.answers.decide(
-            (self.records[j], node.make(self.records[j], "stage_in", text))
-            for j, text in staged.failed.items()
-        )
-
-    def _publish(self, batch: list[Record]) -> None:
-        """PUBLISHING to PUBLISHED: one rename for each job, on the cluster."""
-        connection = self._connect()
-        if connection is None:
-            return
-        connection.session.publish({r.id: r.session or "" for r in batch})
-        published = [r.enter("PUBLISHED", times={**r.times, "staged": now()}) for r in batch]
-        self.records.save_all(published)
-        self.intake.submitted(published, "staged")
-        for record in published:
-            log.info("%s published", record.id)
-
-    def _cancel(self, batch: list[Record]) -> None:
-        """Tell the cluster which published jobs are to stop."""
-        connection = self._connect()
-        if connection is not None:
-            connection.session.cancel([r.id for r in batch])
-            self._told.update(r.id for r in batch)
-
-    def _miss(self, batch: list[Record]) -> None:
-        """Count the censuses that did not list a published job; answer it when it is lost."""
-        lost, counted = [], []
-        for record in batch:
-            if record.id in (self._census or {}):
-                counted.append(replace(record, missing=0, missing_since=None))
-                continue
-            since = record.missing_since or now()
-            counted.append(replace(record, missing=record.missing + 1, missing_since=since))
-            if plan.is_lost(record.missing + 1, seconds_since(since)):
-                lost.append(counted.pop())
-        self.records.save_all(counted)
-        text = "its files on the cluster were deleted"
-        self.answers.decide((r, node.make(r, "lost", text)) for r in lost)
-
-    def _collect(self, batch: list[Record]) -> None:
-        """PUBLISHED to PLACING, or without outputs to ANSWERING."""
-        connection = self._connect()
-        if connection is None or self._census is None:
-            return
-        tickets: list[tuple[Record, Ticket]] = [
-            (r, ticket_of(self._census[r.id][1])) for r in batch
-        ]
-        found = connection.collecting.collect(tickets, self.config.limits.stdout_bytes)
-        times = {j: n["times"] for j, n in found.nodes.items()}
-        self.answers.begin_placing((_timed(r, times), found.nodes[r.id]) for r in found.placing)
-        self.answers.decide((_timed(r, times), found.nodes[r.id]) for r in found.answering)
-        self._note_waiting(found.waiting)
-        self._note_stuck(found.stuck, "stage_out")
-
-    def _place(self, batch: list[Record]) -> None:
-        """PLACING to ANSWERING or UNPLACING."""
-        stuck, failed = self.answers.place(batch)
-        expired = self._note_stuck(stuck, None)
-        self.answers.begin_unplacing(expired)
-        if failed or expired:
-            self._act("unplace", [self.records[r.id] for r in (*failed, *expired)])
-
-    def _answer(self, batch: list[Record]) -> None:
-        """ANSWERING to CLEANING."""
-        stuck = self.answers.answer(batch)
-        self._note_waiting(stuck)
-        for job, text in stuck.items():
-            self.code = max(self.code, 75)
-            self.ledger.note(f"answer {job}", f"{self.records[job].name}: {text}; tried again")
-        for record in batch:
-            if record.id not in stuck:
-                log.info("%s answered: %s", record.id, record.name)
-
-    def _clean(self, batch: list[Record]) -> None:
-        """CLEANING to –."""
-        far = any(r.remote for r in batch)
-        connection = self._connect() if far else None
-        keep = self.options.nocleanup
-        purge = None
-        if connection is not None:
-            purge = lambda jobs: connection.session.purge(jobs, keep=keep)  # noqa: E731
-        self.answers.clean(batch, purge)
-
-    def _note_waiting(self, waiting: Mapping[str, str]) -> None:
-        """Keep what jobs are waiting for, where that is news."""
-        self.records.save_all(
-            replace(self.records[j], message=text)
-            for j, text in waiting.items()
-            if self.records[j].message != text
-        )
-
-    def _note_stuck(self, stuck: Mapping[str, str], reason: str | None) -> list[Record]:
-        """Keep what fails and may pass; after STUCK_S it is answered with the reason.
-
-        Without a reason, the records that have waited for too long are returned.
-        """
-        expired, changed = [], []
-        for job, text in stuck.items():
-            record = self.records[job]
-            since = record.stuck_since or now()
-            noted = replace(record, message=text, stuck_since=since)
-            if seconds_since(since) >= STUCK_S:
-                expired.append(noted)
-            elif noted != record:
-                changed.append(noted)
-        if stuck:
-            self.code = max(self.code, 75)
-            first = next(iter(stuck.values()))
-            self.ledger.note(f"stuck {reason}", f"{len(stuck)} jobs wait: {first}")
-        self.records.save_all(changed)
-        if reason is not None:
-            self.answers.decide((r, node.make(r, reason, str(r.message))) for r in expired)
-        return expired
-
 
 def _name(name: str) -> str:
     """Return a name of the dropbox as records hold it."""
     return files.from_bytes(os.fsencode(name))
-
-
-def _timed(record: Record, times: Mapping[str, Mapping[str, str | None]]) -> Record:
-    """Return the record with when the job started and ended."""
-    known = {k: v for k, v in times[record.id].items() if v and k in ("started", "ended")}
-    return replace(record, times={**record.times, **known})

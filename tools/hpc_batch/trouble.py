@@ -20,11 +20,17 @@ class Ledger:
         self._state = state
         self._open: dict[str, dict[str, Any]] = state.read("trouble.json") or {}
         self._seen: set[str] = set()
+        self.code = 0
+        """The pass's exit code so far."""
         self.messages: list[str] = []
         """What this pass has to print."""
 
-    def note(self, what: str, message: str, patience_s: float = 0) -> None:
-        """Record that a trouble is there, and tell it once it has lasted `patience_s` seconds."""
+    def note(self, what: str, message: str, patience_s: float = 0, *, code: int = 0) -> None:
+        """Record that a trouble is there, and tell it once it has lasted `patience_s` seconds.
+
+        The largest `code` becomes the pass's exit code.
+        """
+        self.code = max(self.code, code)
         entry = self._open.setdefault(what, {"since": now(), "told": False})
         entry["message"] = message
         self._seen.add(what)

@@ -1,0 +1,261 @@
+"""The steps of the plan: what each one does for a batch of jobs.
+
+Every step may be repeated after a kill, and leaves a job where it is when the cluster, or a disk,
+says no for now. What fails and may pass is waited for; after STUCK_S it is answered with the error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hpc_batch import node, plan
+from hpc_batch.answer import Answers
+from hpc_batch.collecting import Ticket, ticket_of
+from hpc_batch.config import Config
+from hpc_batch.connection import Connection
+from hpc_batch.description import describe
+from hpc_batch.errors import JobFileError
+from hpc_batch.intake import Intake, judge
+from hpc_batch.node import Node
+from hpc_batch.record import Record, Records, now, seconds_since
+from hpc_batch.state import State
+from hpc_batch.trouble import Ledger
+
+log = logging.getLogger("hpc_batch")
+
+STUCK_S = 48 * 3600
+"""What may pass is waited for so long; then the job is answered with the error."""
+
+
+Census = dict[str, tuple[plan.Place, str]]
+"""J: the folder of its ticket and the ticket's name."""
+
+
+class Steps:
+    """The steps over one state folder, in one pass."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: State,
+        records: Records,
+        ledger: Ledger,
+        connect: Callable[[], Connection | None],
+        *,
+        keep: bool,
+    ) -> None:
+        self._config, self._state, self._records, self._ledger = config, state, records, ledger
+        self._connect = connect
+        """Returns the pass's login; None where the cluster cannot be used."""
+        self._keep = keep
+        """Leave the jobs' data on the cluster, in `kept/`."""
+        self._intake = Intake(config, state, records)
+        self._answers = Answers(state, records, self._intake)
+        self.census: Census | None = None
+        """None where the cluster did not answer completely."""
+        self.told: set[str] = set()
+        """Jobs whose cancellation the cluster was told of in this pass."""
+        self.perform: dict[plan.Step, Callable[[list[Record]], None]] = {
+            "accept": self.accept,
+            "check": self.check,
+            "withdraw": self.withdraw,
+            "stage": self.stage,
+            "publish": self.publish,
+            "collect": self.collect,
+            "cancel": self.cancel,
+            "miss": self.miss,
+            "place": self.place,
+            "unplace": self.unplace,
+            "answer": self.answer,
+            "clean": self.clean,
+        }
+
+    def accept(self, batch: list[Record]) -> None:
+        """INTENT to ACCEPTED, or without a drop to –."""
+        self._intake.accept(batch)
+
+    def check(self, batch: list[Record]) -> None:
+        """ACCEPTED to STAGING, or with every problem to ANSWERING: read each drop once."""
+        clock = self._state.clock()
+        good: list[Record] = []
+        beside: dict[str, Any] = {}
+        bad: list[tuple[Record, Node]] = []
+        for record in batch:
+            if judge(self._state.of_job(record.id, "drop"), clock, self._config) != "take":
+                continue
+            data = b""
+            try:
+                data = self._intake.read(record)
+                made = describe(record.id, record.name, data, self._config)
+            except JobFileError as error:
+                text = "; ".join(str(p) for p in error.problems)
+                bad.append((record, node.make(record, "rejected", text)))
+            except OSError as error:
+                text = f"the job file cannot be read: {error.strerror}"
+                bad.append((record, node.make(record, "rejected", text)))
+            else:
+                beside[f"{record.id}/description.json"] = made.description
+                beside[f"{record.id}/script"] = made.script
+                good.append(
+                    record.enter(
+                        "STAGING",
+                        script=made.description["script"],
+                        inputs=made.inputs,
+                        targets=made.targets,
+                        remote=True,
+                    )
+                )
+            beside[f"{record.id}/job"] = data
+        self._records.save_all(good, beside)
+        self._answers.decide(bad)
+        self._intake.submitted(good, "accepted")
+        for record in good:
+            log.info("%s accepted: %s", record.id, record.script)
+        for record, decided in bad:
+            log.info("%s rejected: %s", record.id, decided["message"])
+
+    def withdraw(self, batch: list[Record]) -> None:
+        """ACCEPTED or STAGING to ANSWERING: cancelled before it was published."""
+        beside = {}
+        for record in batch:
+            if self._records.read_bytes(record.id, "job") is None:
+                with contextlib.suppress(OSError):
+                    beside[f"{record.id}/job"] = self._intake.read(record)
+        self._records.save_all((), beside)
+        self._answers.decide((r, node.make(r, "cancelled", "cancelled")) for r in batch)
+
+    # ---- there and back ----------------------------------------------------------------------
+
+    def stage(self, batch: list[Record]) -> None:
+        """STAGING to PUBLISHING: carry everything, then make the intent durable."""
+        connection = self._connect()
+        if connection is None:
+            return
+        staged = connection.staging.stage(batch)
+        session_id = connection.session.id
+        self._records.save_all(r.enter("PUBLISHING", session=session_id) for r in staged.ready)
+        self._note_waiting(staged.waiting)
+        self._note_stuck(staged.stuck, "stage_in")
+        self._answers.decide(
+            (self._records[j], node.make(self._records[j], "stage_in", text))
+            for j, text in staged.failed.items()
+        )
+
+    def publish(self, batch: list[Record]) -> None:
+        """PUBLISHING to PUBLISHED: one rename for each job, on the cluster."""
+        connection = self._connect()
+        if connection is None:
+            return
+        connection.session.publish({r.id: r.session or "" for r in batch})
+        published = [r.enter("PUBLISHED", times={**r.times, "staged": now()}) for r in batch]
+        self._records.save_all(published)
+        self._intake.submitted(published, "staged")
+        for record in published:
+            log.info("%s published", record.id)
+
+    def cancel(self, batch: list[Record]) -> None:
+        """Tell the cluster which published jobs are to stop."""
+        connection = self._connect()
+        if connection is not None:
+            connection.session.cancel([r.id for r in batch])
+            self.told.update(r.id for r in batch)
+
+    def miss(self, batch: list[Record]) -> None:
+        """Count the censuses that did not list a published job; answer it when it is lost."""
+        lost, counted = [], []
+        for record in batch:
+            if record.id in (self.census or {}):
+                counted.append(replace(record, missing=0, missing_since=None))
+                continue
+            since = record.missing_since or now()
+            counted.append(replace(record, missing=record.missing + 1, missing_since=since))
+            if plan.is_lost(record.missing + 1, seconds_since(since)):
+                lost.append(counted.pop())
+        self._records.save_all(counted)
+        text = "its files on the cluster were deleted"
+        self._answers.decide((r, node.make(r, "lost", text)) for r in lost)
+
+    def collect(self, batch: list[Record]) -> None:
+        """PUBLISHED to PLACING, or without outputs to ANSWERING."""
+        connection = self._connect()
+        if connection is None or self.census is None:
+            return
+        tickets: list[tuple[Record, Ticket]] = [(r, ticket_of(self.census[r.id][1])) for r in batch]
+        found = connection.collecting.collect(tickets, self._config.limits.stdout_bytes)
+        times = {j: n["times"] for j, n in found.nodes.items()}
+        self._answers.begin_placing((_timed(r, times), found.nodes[r.id]) for r in found.placing)
+        self._answers.decide((_timed(r, times), found.nodes[r.id]) for r in found.answering)
+        self._note_waiting(found.waiting)
+        self._note_stuck(found.stuck, "stage_out")
+
+    def unplace(self, batch: list[Record]) -> None:
+        """UNPLACING to ANSWERING."""
+        self._answers.unplace(batch)
+
+    def place(self, batch: list[Record]) -> None:
+        """PLACING to ANSWERING or UNPLACING."""
+        stuck, failed = self._answers.place(batch)
+        expired = self._note_stuck(stuck, None)
+        self._answers.begin_unplacing(expired)
+        if failed or expired:
+            self._answers.unplace([self._records[r.id] for r in (*failed, *expired)])
+
+    def answer(self, batch: list[Record]) -> None:
+        """ANSWERING to CLEANING."""
+        stuck = self._answers.answer(batch)
+        self._note_waiting(stuck)
+        for job, text in stuck.items():
+            self._ledger.note(f"answer {job}", f"{self._records[job].name}: {text}", code=75)
+        for record in batch:
+            if record.id not in stuck:
+                log.info("%s answered: %s", record.id, record.name)
+
+    def clean(self, batch: list[Record]) -> None:
+        """CLEANING to –."""
+        far = any(r.remote for r in batch)
+        connection = self._connect() if far else None
+        keep = self._keep
+        purge = None
+        if connection is not None:
+            purge = lambda jobs: connection.session.purge(jobs, keep=keep)  # noqa: E731
+        self._answers.clean(batch, purge)
+
+    def _note_waiting(self, waiting: Mapping[str, str]) -> None:
+        """Keep what jobs are waiting for, where that is news."""
+        self._records.save_all(
+            replace(self._records[j], message=text)
+            for j, text in waiting.items()
+            if self._records[j].message != text
+        )
+
+    def _note_stuck(self, stuck: Mapping[str, str], reason: str | None) -> list[Record]:
+        """Keep what fails and may pass; after STUCK_S it is answered with the reason.
+
+        Without a reason, the records that have waited for too long are returned.
+        """
+        expired, changed = [], []
+        for job, text in stuck.items():
+            record = self._records[job]
+            since = record.stuck_since or now()
+            noted = replace(record, message=text, stuck_since=since)
+            if seconds_since(since) >= STUCK_S:
+                expired.append(noted)
+            elif noted != record:
+                changed.append(noted)
+        if stuck:
+            first = next(iter(stuck.values()))
+            self._ledger.note(f"stuck {reason}", f"{len(stuck)} jobs wait: {first}", code=75)
+        self._records.save_all(changed)
+        if reason is not None:
+            self._answers.decide((r, node.make(r, reason, str(r.message))) for r in expired)
+        return expired
+
+
+def _timed(record: Record, times: Mapping[str, Mapping[str, str | None]]) -> Record:
+    """Return the record with when the job started and ended."""
+    known = {k: v for k, v in times[record.id].items() if v and k in ("started", "ended")}
+    return replace(record, times={**record.times, **known})
