@@ -279,6 +279,15 @@ def test_the_clusters_side_is_written_in_the_grammar_of_python_3_6(name: str) ->
             assert "annotations" not in [alias.name for alias in node.names], "Python 3.7"
 
 
+def test_a_python_too_old_can_read_the_session_program_far_enough_to_refuse() -> None:
+    newer = (ast.JoinedStr, ast.AnnAssign, ast.AsyncFunctionDef, ast.Nonlocal, ast.Starred)
+    tree = ast.parse((ON_HPC / "scripts/hpc_session").read_bytes())
+    for node in ast.walk(tree):
+        assert not isinstance(node, newer), f"line {node.lineno} is not Python 2"
+        if isinstance(node, ast.arg):
+            assert node.annotation is None, f"line {node.lineno} is not Python 2"
+
+
 @pytest.mark.parametrize(
     ("target", "folders"),
     [("3.6-", [ON_HPC]), ("3.9-", [TOOLS])],
