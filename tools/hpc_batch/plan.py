@@ -24,9 +24,10 @@ several steps in one pass.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from hpc_batch.record import Phase
+if TYPE_CHECKING:
+    from hpc_batch.record import Phase
 
 Step = Literal[
     "accept",
