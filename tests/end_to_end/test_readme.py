@@ -177,14 +177,3 @@ def test_the_commands_lead_from_a_configuration_to_an_answer(reader: Reader) -> 
         assert re.fullmatch(pattern, real.splitlines()[number]), expected
     node = yaml.safe_load(real)["job"]
     assert (node["status"], node["message"]) == ("ok", "processed OK")
-
-
-def test_the_links_in_the_documentation_lead_somewhere() -> None:
-    pages = [README, README.with_name("NEWS.md"), *README.parent.joinpath("docs").rglob("*.md")]
-    lost = [
-        f"{page.relative_to(README.parent)}: {target}"
-        for page in pages
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
-        if "://" not in target and not (page.parent / target).exists()
-    ]
-    assert not lost, lost
