@@ -231,7 +231,7 @@ class Session:
     def publish(self, jobs: Mapping[str, str]) -> dict[str, str]:
         """incoming to ready: every job with the session that prepared it.
 
-        Returns `published` or `already` (its ticket is no longer in incoming) for each.
+        Returns for each `published`, or `already`: its ticket has gone on from there.
         """
         a = self._ask("publish", jobs=sorted(jobs.items()))
         return {str(job): str(word) for job, word in a.items()}
