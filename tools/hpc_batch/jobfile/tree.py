@@ -165,8 +165,8 @@ class _Reader:
             self._stop(mark.line + 1 if mark else None, f"the file is not YAML: {said}")
         except (yaml.YAMLError, ValueError, OverflowError):
             # A number of too many digits in a %YAML line, an escape beyond U+10FFFF.
-            line = loader.line + 1 if loader else None
-            self._stop(line, "the file is not YAML: a number or an escape is out of range")
+            where = loader.line + 1 if loader else None
+            self._stop(where, "the file is not YAML: a number or an escape is out of range")
 
     def take(self, event: Event, root: Node | None) -> Node | None:
         """Take one event; return the root once it is complete."""
