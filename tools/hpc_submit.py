@@ -7,10 +7,10 @@ This file beside the folder `hpc_batch` is all it needs, with PyYAML. New code u
 from __future__ import annotations
 
 import os
-import secrets
 from typing import Any, Mapping
 
-from hpc_batch.client import Dropbox, job_text
+from hpc_batch.client import Dropbox, fresh_name
+from hpc_batch.jobfile import dump_job
 
 
 def submit_and_wait(
@@ -24,10 +24,10 @@ def submit_and_wait(
     `period` seconds, without an end.
 
     Raises NotADirectoryError when the dropbox is not a folder that exists, and
-    hpc_batch.errors.JobFileError for values that a job file cannot express.
+    hpc_batch.errors.JobFileError for values that a job file cannot hold.
     """
     folder = Dropbox(dropbox)
-    handle = folder.drop(f"hpc_submit-{secrets.token_hex(8)}", job_text(job))
+    handle = folder.drop(fresh_name("hpc_submit"), dump_job(job))
     handle.wait(period=period)
     answer = handle.answer() or {}
     os.unlink(handle.answer_path)

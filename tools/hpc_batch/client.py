@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Sequence, Union
 
 from hpc_batch import jobfile
-from hpc_batch.errors import AnsweredError, InfrastructureError, JobError, JobFileError, Problem
+from hpc_batch.errors import AnsweredError, InfrastructureError, JobError
 
 PathText = Union[str, "os.PathLike[str]"]
 Scalar = Union[str, int, float, "os.PathLike[str]"]
@@ -74,23 +74,18 @@ class Dropbox:
         and `outputs` map keys to local paths, made absolute here. `name` is the drop's name, with
         or without `.job`; without one a unique name is made up.
 
-        Raises JobFileError when a job file cannot express a value (a path that is not UTF-8), and
+        Raises JobFileError with every problem that can be told without the service, and
         FileExistsError when a job of this name still waits in the dropbox.
         """
-        description: dict[str, Any] = {"script": script}
-        if args:
-            description["args"] = {key: _plain(value) for key, value in args.items()}
-        if inputs:
-            description["input_map"] = {key: os.path.abspath(p) for key, p in inputs.items()}
-        if outputs:
-            description["output_map"] = {key: os.path.abspath(p) for key, p in outputs.items()}
+        description = job_mapping(script, args, inputs, outputs)
         word = None
         if name is None:
-            stem = re.sub(r"[^A-Za-z0-9._-]", "_", script)[:100].lstrip(".-")
-            name = f"{stem or 'job'}-{secrets.token_hex(8)}"
+            name = fresh_name(script)
         else:
             word = description["x-submission"] = secrets.token_hex(8)
-        return self.drop(name, job_text(description), word=word)
+        text = jobfile.dump_job(description)
+        jobfile.parse(text)
+        return self.drop(name, text, word=word)
 
     def drop(self, name: str, text: bytes, *, word: str | None = None) -> Job:
         """Put the text of a job file into the dropbox as `NAME.job`, never over another.
@@ -235,6 +230,22 @@ class Job:
         _touch_anew(self.dropbox.path / (self.name + ".cancel"))
         return True
 
+    def retry(self) -> Job:
+        """Turn the answer back into a drop, in one step, and return the job that it is now.
+
+        Raises FileExistsError while a job of this name waits or is in flight, FileNotFoundError
+        when there is no answer, and ValueError when the answer is longer than a drop may be.
+        """
+        if os.path.lexists(self.submitted_path):
+            raise FileExistsError(errno.EEXIST, "still in flight", str(self.submitted_path))
+        if os.lstat(self.answer_path).st_size > jobfile.JOB_BYTES:
+            raise ValueError(
+                f"the answer {self.answer_path} is longer than a job file may be; "
+                "copy it to another name without its node `job`, and submit that"
+            )
+        _rename_anew(self.answer_path, self.path)
+        return Job(self.dropbox, self.name)
+
     def _stream(self, key: str) -> str | None:
         answer = self.answer()
         return None if answer is None else str(_node(answer, "job").get(key) or "")
@@ -286,45 +297,27 @@ def error_of(answer: Mapping[str, Any]) -> AnsweredError | None:
     return kind(dict(answer))
 
 
-def job_text(description: Mapping[str, Any]) -> bytes:
-    """Return the job file of a description. Raises JobFileError for what it cannot express."""
-    problems: list[Problem] = []
-    _find_inexpressible(description, (), problems)
-    if problems:
-        raise JobFileError(problems)
-    return jobfile.dump_job(description)
+def job_mapping(
+    script: str,
+    args: Mapping[str, Value] | None = None,
+    inputs: Mapping[str, PathText] | None = None,
+    outputs: Mapping[str, PathText] | None = None,
+) -> dict[str, Any]:
+    """Return what a job file says, with absolute paths."""
+    description: dict[str, Any] = {"script": script}
+    if args:
+        description["args"] = dict(args)
+    if inputs:
+        description["input_map"] = {key: os.path.abspath(path) for key, path in inputs.items()}
+    if outputs:
+        description["output_map"] = {key: os.path.abspath(path) for key, path in outputs.items()}
+    return description
 
 
-def _find_inexpressible(value: Any, where: tuple[str, ...], problems: list[Problem]) -> None:
-    """Collect the texts in a description that UTF-8 has no bytes for."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _find_inexpressible(str(key), where, problems)
-            _find_inexpressible(item, where + (str(key),), problems)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _find_inexpressible(item, where, problems)
-    elif isinstance(value, str):
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            shown = ascii(value)
-            problems.append(
-                Problem(
-                    None,
-                    f"{'.'.join(where) or 'a key'}: {shown} is not UTF-8, which job files are; "
-                    "give the file a link or a copy with a UTF-8 name",
-                )
-            )
-
-
-def _plain(value: Value) -> Any:
-    """Return an argument as what YAML can hold."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+def fresh_name(word: str) -> str:
+    """Return a name that no other job has, beginning with a word that tells people what it is."""
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", word)[:100].lstrip(".-")
+    return f"{stem or 'job'}-{secrets.token_hex(8)}"
 
 
 def _node(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
 from hpc_batch import jobfile
-from hpc_batch.client import ANSWER_BYTES
 from hpc_cluster import files
 
 IN_FLIGHT = ("waiting", "accepted", "staging", "staged", "running", "returning")
@@ -148,18 +147,21 @@ def read(dropbox: Path, state: Path | None, since: datetime | None = None) -> St
     `state` is the service's private folder, None for who does not know it. Raises OSError when the
     dropbox cannot be listed.
     """
-    service, answered, hidden = None, [], None
+    names = sorted(files.from_bytes(os.fsencode(name)) for name in os.listdir(dropbox))
+    # Jobs move from the dropbox to a record to the history: looked for in that order, each is seen.
+    service: Mapping[str, Any] | None = None
+    flight: list[Seen] = []
+    answered: list[Seen] = []
+    hidden = None
     if state is not None:
         try:
             service = _service(state)
+            flight = list(_in_flight(service))
+            flight += _recorded(state, {job.id for job in flight})
             answered = list(history(state))
         except PermissionError:
             hidden = f"{state} is private to the account that runs the passes"
-    names = sorted(files.from_bytes(os.fsencode(name)) for name in os.listdir(dropbox))
     told = {job.id for job in answered}, {job.name for job in answered}
-    flight = list(_in_flight(service))
-    if state is not None and hidden is None:
-        flight += _recorded(state, {job.id for job in flight})
     shown = {job.name for job in flight}
     flight += _submitted(dropbox, [name for name in names if _of_submitted(name) not in shown])
     seen = [
@@ -206,7 +208,7 @@ def history(state: Path) -> Iterator[Seen]:
 def read_answer(path: Path) -> dict[str, Any] | None:
     """Return the content of an answer or `.submitted` copy; None when gone or no mapping."""
     try:
-        return jobfile.read_answer(files.read_bytes(files.to_bytes(str(path)), ANSWER_BYTES))
+        return jobfile.read_answer(files.read_bytes(files.to_bytes(str(path))))
     except (OSError, ValueError):
         return None  # RACE: its reader has removed it.
 
@@ -353,7 +355,8 @@ def _waiting(dropbox: Path, names: Sequence[str]) -> Iterator[Seen]:
     for name in names:
         if name.endswith(".job") and not name.startswith("."):
             since = _changed(dropbox / name)
-            yield Seen(name, "waiting", since=since, cancel=f"{name}.cancel" in names)
+            if since is not None:  # RACE: taken meanwhile, and seen as that.
+                yield Seen(name, "waiting", since=since, cancel=f"{name}.cancel" in names)
 
 
 def _of_submitted(name: str) -> str | None:

@@ -1,0 +1,430 @@
+"""The command line: what may be typed, and the values it becomes.
+
+argparse stays in this module. Each verb has a frozen dataclass whose fields are its arguments (see
+`requests`); `parse` returns one of them, and the rest of the package knows nothing of namespaces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from dataclasses import fields
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, NoReturn, Sequence
+
+import hpc_cluster
+from hpc_batch.cli import exit_codes
+from hpc_batch.cli.output import CommandError
+from hpc_batch.cli.requests import (
+    Cancel,
+    Check,
+    Clean,
+    Demo,
+    Lint,
+    List,
+    Logs,
+    Overview,
+    Pass,
+    Pause,
+    Render,
+    Request,
+    Resume,
+    Retry,
+    Run,
+    Show,
+    ShowConfig,
+    Submit,
+    Wait,
+)
+from hpc_batch.status import ANSWERED, IN_FLIGHT
+
+
+def parse(argv: Sequence[str]) -> Request:
+    """Return what was typed.
+
+    Raises CommandError for a wrong command line; --help and --version raise SystemExit.
+    """
+    return _build(_parser().parse_args(list(argv)))
+
+
+def parse_submitter(argv: Sequence[str]) -> Pass:
+    """Return what was typed to `hpc_submitter`, the original's command line."""
+    parser = Parser(
+        prog="hpc_submitter",
+        description="Run one pass: carry new jobs to the cluster and answers back. For cron.",
+    )
+    parser.add_argument("--debug", action="store_true", help="log to stderr what is done")
+    _add_pass_options(parser)
+    parser.add_argument(
+        "config", metavar="CONFIG", type=Path, help="the configuration, an ini file"
+    )
+    parser.add_argument("--version", action="version", version=version())
+    namespace = parser.parse_args(list(argv))
+    return Pass(
+        config=namespace.config,
+        dropbox=None,
+        json=False,
+        debug=namespace.debug,
+        nocleanup=namespace.nocleanup,
+        email=namespace.email,
+    )
+
+
+def version() -> str:
+    """Return what --version prints."""
+    return f"hpc-batch {hpc_cluster.VERSION} (protocol {hpc_cluster.PROTOCOL})"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are ours: one sentence, a hint, `did you mean`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the command line as a CommandError."""
+        hint = f"`{self.prog} --help` tells more"
+        wrong = re.search(r"invalid choice: (['\"])(.*?)\1 \(choose from (.*)\)", message)
+        if wrong:
+            choices = re.findall(r"[a-z][a-z_-]*", wrong[3])
+            near = difflib.get_close_matches(wrong[2], choices, 1)
+            message = f"{message.split(':')[0].removeprefix('argument ')}: {wrong[2]!r} is unknown"
+            if near:
+                message, hint = f"{message}; did you mean {near[0]}?", hint
+            else:
+                message += f"; known are {', '.join(choices)}"
+        raise CommandError(exit_codes.USAGE, "usage", message, hint)
+
+
+def _build(namespace: argparse.Namespace) -> Request:
+    """Turn the namespace into the dataclass of its verb."""
+    values = vars(namespace)
+    shape: Any = values["shape"]
+    taken = {field.name: values[field.name] for field in fields(shape)}
+    if "files" in taken and not isinstance(taken["files"], list):
+        taken["files"] = [] if taken["files"] is None else [taken["files"]]
+    for name, value in taken.items():
+        taken[name] = tuple(value) if isinstance(value, list) else value
+    request: Request = shape(**taken)
+    return request
+
+
+# ---- types of arguments ----------------------------------------------------------------------
+
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def duration_s(text: str) -> float:
+    """Return a length of time in seconds: `90`, `30m`, `1h30m`, `4d`."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", text)
+    if parts and "".join(n + unit for n, unit in parts) == text:
+        return sum(float(number) * UNITS_S[unit] for number, unit in parts)
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no length of time; write 90s, 30m, 6h or 4d")
+
+
+def duration(text: str) -> timedelta:
+    """Return a length of time."""
+    try:
+        return timedelta(seconds=duration_s(text))
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long") from None
+
+
+def moment(text: str) -> datetime:
+    """Return a moment: `2026-11-21T06:00` (local time, or with an offset), or `6h` from now."""
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
+    except ValueError:
+        pass
+    try:
+        return datetime.now(timezone.utc) + duration(text)
+    except (argparse.ArgumentTypeError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no moment; write 2026-11-21T06:00 or 6h"
+        ) from None
+
+
+def pair(text: str) -> tuple[str, str]:
+    """Return KEY=VALUE as two."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+# ---- the parsers -----------------------------------------------------------------------------
+
+EXAMPLES = """\
+examples:
+  hpc-batch submit --script my_container --arg level=6 --input input=foo.mp3 --output txt=foo.txt
+  hpc-batch list --state failed --since 4d
+
+JOB is a name (with or without .job), an id or its unique beginning, a pattern such as 'night-*',
+`last`, or `failed`. Exit codes and formats: README.md
+"""
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="hpc-batch",
+        description="Run batch jobs on an HPC cluster in one wait of its queue.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("--version", action="version", version=version())
+    _add_common(parser, config=None, dropbox=None, json=False, debug=False)
+    verbs = parser.add_subparsers(metavar="VERB", title="verbs", required=True, parser_class=_Verb)
+    _add_user_verbs(verbs)
+    _add_looking_verbs(verbs)
+    _add_operator_verbs(verbs)
+    return parser
+
+
+class _Verb(Parser):
+    """The parser of one verb; it takes the common options too."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        nothing = argparse.SUPPRESS
+        _add_common(self, config=nothing, dropbox=nothing, json=nothing, debug=nothing)
+
+
+def _add_common(parser: Parser, **defaults: Any) -> None:
+    common = parser.add_argument_group("common options")
+    common.add_argument(
+        "-c",
+        "--config",
+        metavar="CONFIG",
+        type=Path,
+        default=defaults["config"],
+        help="the ini file (default: $HPC_BATCH_CONFIG, ./hpc_batch.ini, "
+        "~/.config/hpc_batch/hpc_batch.ini, /etc/hpc_batch/hpc_batch.ini)",
+    )
+    common.add_argument(
+        "--dropbox",
+        metavar="FOLDER",
+        type=Path,
+        default=defaults["dropbox"],
+        help="the dropbox, where the ini is not yours to read (default: $HPC_BATCH_DROPBOX)",
+    )
+    common.add_argument(
+        "--json",
+        action="store_true",
+        default=defaults["json"],
+        help="print data, and errors on stderr, as one JSON document",
+    )
+    common.add_argument(
+        "--debug",
+        action="store_true",
+        default=defaults["debug"],
+        help="tell on stderr what is done, with tracebacks",
+    )
+
+
+def _add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="change nothing, print what would be done"
+    )
+
+
+def _add_period(parser: argparse.ArgumentParser, default: float) -> None:
+    parser.add_argument(
+        "--period",
+        metavar="TIME",
+        type=duration_s,
+        default=default,
+        help="how often to look (default: %(default)gs)",
+    )
+
+
+def _add_drop_options(parser: argparse.ArgumentParser, nargs: str) -> None:
+    parser.add_argument("files", metavar="FILE", nargs=nargs, help="a job file; - reads stdin")
+    parser.add_argument("--name", help="the drop's name (default: the file's own)")
+    parser.add_argument("--script", help="instead of a FILE: the template's name")
+    for option, what in (("arg", "VALUE"), ("input", "PATH"), ("output", "PATH")):
+        parser.add_argument(
+            f"--{option}",
+            dest=f"{option}s",
+            metavar=f"KEY={what}",
+            type=pair,
+            action="append",
+            default=[],
+            help=f"with --script: an {option}",
+        )
+    _add_dry_run(parser)
+
+
+def _add_user_verbs(verbs: Any) -> None:
+    submit = verbs.add_parser("submit", help="drop jobs", description="Check jobs and drop them.")
+    _add_drop_options(submit, "*")
+    submit.set_defaults(shape=Submit)
+
+    run = verbs.add_parser(
+        "run",
+        help="drop a job and wait for its answer",
+        description="Drop a job, wait for its answer and print it. With --lwlw do not wait: drop "
+        "the job unless it was dropped before under this name, and exit with 0 (ok), 1 (error) or "
+        "255 (ask again).",
+    )
+    _add_drop_options(run, "?")
+    run.add_argument("--timeout", metavar="TIME", type=duration_s, help="wait no longer than this")
+    run.add_argument("--lwlw", action="store_true", help="submit or check, never wait")
+    _add_period(run, 2.0)
+    run.set_defaults(shape=Run)
+
+    wait = verbs.add_parser("wait", help="wait for answers", description="Wait for answers.")
+    wait.add_argument("jobs", metavar="JOB", nargs="+")
+    wait.add_argument("--timeout", metavar="TIME", type=duration_s, help="wait no longer than this")
+    _add_period(wait, 2.0)
+    wait.set_defaults(shape=Wait)
+
+    check = verbs.add_parser(
+        "check",
+        help="is it done? 0 ok, 1 failed, 255 waiting",
+        description="Exit with 0 when the job is done and ok, 1 when it failed, 255 before that.",
+    )
+    check.add_argument("job", metavar="JOB")
+    check.set_defaults(shape=Check)
+
+    for name, shape, text in (
+        ("cancel", Cancel, "ask for jobs to be cancelled"),
+        ("retry", Retry, "turn answers back into drops"),
+    ):
+        parser = verbs.add_parser(name, help=text, description=f"{text.capitalize()}.")
+        parser.add_argument("jobs", metavar="JOB", nargs="+")
+        _add_dry_run(parser)
+        parser.set_defaults(shape=shape)
+
+
+def _add_looking_verbs(verbs: Any) -> None:
+    states = [*IN_FLIGHT, *ANSWERED, "failed", "active"]
+    list_ = verbs.add_parser(
+        "list",
+        help="the jobs in flight and the latest answers",
+        description="List jobs: those in flight, and those answered lately.",
+    )
+    list_.add_argument(
+        "--state",
+        dest="states",
+        action="append",
+        choices=states,
+        default=[],
+        metavar="STATE",
+        help=f"only jobs in this state, may come again: {', '.join(states)}",
+    )
+    list_.add_argument(
+        "--since",
+        metavar="TIME",
+        type=duration,
+        default=timedelta(days=1),
+        help="answers of so long ago too (default: 1d)",
+    )
+    list_.add_argument("--all", action="store_true", help="all answers that are known")
+    list_.set_defaults(shape=List)
+
+    show = verbs.add_parser("show", help="all about jobs", description="Show all about jobs.")
+    show.add_argument("jobs", metavar="JOB", nargs="+")
+    show.set_defaults(shape=Show)
+
+    logs = verbs.add_parser(
+        "logs",
+        help="what a job wrote",
+        description="Print what a job's script wrote; of a running one, the end of it so far.",
+    )
+    logs.add_argument("job", metavar="JOB")
+    logs.add_argument("--stderr", action="store_true", help="its error output")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until it is answered")
+    _add_period(logs, 5.0)
+    logs.set_defaults(shape=Logs)
+
+    lint = verbs.add_parser(
+        "lint",
+        help="check configurations, templates and job files",
+        description="Check files by their ending (.ini, .template, .job); without one, the "
+        "configuration and its templates.",
+    )
+    lint.add_argument("files", metavar="FILE", nargs="*")
+    lint.set_defaults(shape=Lint)
+
+    render = verbs.add_parser(
+        "render",
+        help="the script that a job would run",
+        description="Print the script that a job file would run, with a sample workspace.",
+    )
+    render.add_argument("file", metavar="FILE", help="a job file; - reads stdin")
+    render.set_defaults(shape=Render)
+
+
+def _add_operator_verbs(verbs: Any) -> None:
+    status = verbs.add_parser("status", help="is all well?", description="Show the service.")
+    status.set_defaults(shape=Overview)
+
+    pause = verbs.add_parser(
+        "pause",
+        help="submit no pilots for a while",
+        description="Stop carrying new jobs to the cluster, until `resume` or the time given.",
+    )
+    pause.add_argument("reason", metavar="REASON", nargs="?", default="")
+    pause.add_argument("--until", metavar="WHEN", type=moment, help="2026-11-21T06:00, or 6h")
+    _add_dry_run(pause)
+    pause.set_defaults(shape=Pause)
+
+    resume = verbs.add_parser("resume", help="end a pause", description="End a pause.")
+    resume.add_argument(
+        "--restored",
+        action="store_true",
+        help="make state and dropbox one again after one came back from a backup",
+    )
+    _add_dry_run(resume)
+    resume.set_defaults(shape=Resume)
+
+    demo = verbs.add_parser(
+        "demo",
+        help="three jobs on this machine",
+        description="Run three jobs on this machine, end to end, and show what came of them.",
+    )
+    demo.add_argument("--folder", metavar="FOLDER", type=Path, help="default: a new one")
+    demo.add_argument("--timeout", metavar="TIME", type=duration_s, default=120.0)
+    demo.set_defaults(shape=Demo)
+
+    pass_ = verbs.add_parser(
+        "pass", help="one pass, for cron", description="Run one pass, as hpc_submitter does."
+    )
+    _add_pass_options(pass_)
+    pass_.set_defaults(shape=Pass)
+
+    config = verbs.add_parser("config", help="the configuration", description="The configuration.")
+    config.add_argument(
+        "what",
+        metavar="show|path|sample|check",
+        choices=["show", "path", "sample", "check"],
+        nargs="?",
+        default="show",
+    )
+    config.set_defaults(shape=ShowConfig)
+
+    clean = verbs.add_parser(
+        "clean",
+        help="remove what is old and of no use",
+        description="Remove old entries of the history, old logs, and what killed passes left on "
+        "the cluster. Answers in the dropbox are their users'.",
+    )
+    clean.add_argument(
+        "--older-than", metavar="TIME", type=duration, default=timedelta(days=14), help="14d"
+    )
+    _add_dry_run(clean)
+    clean.set_defaults(shape=Clean)
+
+
+def _add_pass_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--nocleanup", action="store_true", help="keep the jobs' data on the cluster, in kept/"
+    )
+    parser.add_argument(
+        "--email", metavar="ADDR", help="let the batch system mail about pilots to this address"
+    )

@@ -1,0 +1,175 @@
+"""What was typed, as values: one frozen dataclass for each verb."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every verb has."""
+
+    config: Path | None
+    """The ini named with -c; None: the usual places."""
+    dropbox: Path | None
+    """The dropbox named with --dropbox, for who may not read the ini."""
+    json: bool
+    debug: bool
+    """Tracebacks and log on stderr."""
+
+
+@dataclass(frozen=True)
+class Dropped(Request):
+    """What `submit` and `run` drop: files, or a job put together from options."""
+
+    files: tuple[str, ...]
+    """Paths of job files; `-` is stdin."""
+    name: str | None
+    script: str | None
+    args: tuple[tuple[str, str], ...]
+    """Key and value; a key that comes again makes a list."""
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Submit(Dropped):
+    """hpc-batch submit"""
+
+
+@dataclass(frozen=True)
+class Run(Dropped):
+    """hpc-batch run"""
+
+    timeout: float | None
+    """Seconds; None: as long as it takes."""
+    period: float
+    lwlw: bool
+
+
+@dataclass(frozen=True)
+class Wait(Request):
+    """hpc-batch wait"""
+
+    jobs: tuple[str, ...]
+    timeout: float | None
+    period: float
+
+
+@dataclass(frozen=True)
+class Check(Request):
+    """hpc-batch check"""
+
+    job: str
+
+
+@dataclass(frozen=True)
+class List(Request):
+    """hpc-batch list"""
+
+    states: tuple[str, ...]
+    since: timedelta
+    all: bool
+
+
+@dataclass(frozen=True)
+class Show(Request):
+    """hpc-batch show"""
+
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Logs(Request):
+    """hpc-batch logs"""
+
+    job: str
+    stderr: bool
+    follow: bool
+    period: float
+
+
+@dataclass(frozen=True)
+class Cancel(Request):
+    """hpc-batch cancel"""
+
+    jobs: tuple[str, ...]
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Retry(Request):
+    """hpc-batch retry"""
+
+    jobs: tuple[str, ...]
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Lint(Request):
+    """hpc-batch lint"""
+
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Render(Request):
+    """hpc-batch render"""
+
+    file: str
+
+
+@dataclass(frozen=True)
+class Overview(Request):
+    """hpc-batch status"""
+
+
+@dataclass(frozen=True)
+class Pause(Request):
+    """hpc-batch pause"""
+
+    reason: str
+    until: datetime | None
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Resume(Request):
+    """hpc-batch resume"""
+
+    restored: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Demo(Request):
+    """hpc-batch demo"""
+
+    folder: Path | None
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Pass(Request):
+    """hpc-batch pass, and hpc_submitter"""
+
+    nocleanup: bool
+    email: str | None
+
+
+@dataclass(frozen=True)
+class ShowConfig(Request):
+    """hpc-batch config"""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Clean(Request):
+    """hpc-batch clean"""
+
+    older_than: timedelta
+    dry_run: bool
