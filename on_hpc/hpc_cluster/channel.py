@@ -42,9 +42,13 @@ class Misspoken(Exception):
 class Channel:
     """Two descriptors and what was read ahead. One thread reads; any may write."""
 
-    def __init__(self, reader: int, writer: int) -> None:
+    def __init__(
+        self, reader: int, writer: int, silence_s: float = SILENCE_S, alive_s: float = ALIVE_S
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._silence_s = silence_s
+        self._alive_s = alive_s
         self._buffer = bytearray()
         self._writing = threading.Lock()
         self._working = False
@@ -91,7 +95,7 @@ class Channel:
         del self._buffer[:have]
         view = memoryview(data)
         while have < size:
-            if not select.select([self._reader], [], [], SILENCE_S)[0]:
+            if not select.select([self._reader], [], [], self._silence_s)[0]:
                 raise Ended("silence")
             count = os.readv(self._reader, [view[have:]])
             if not count:
@@ -108,11 +112,11 @@ class Channel:
                 return
             if select.select([self._reader], [], [], left)[0]:
                 self._read()
-            elif time.monotonic() - self._heard > SILENCE_S:
+            elif time.monotonic() - self._heard > self._silence_s:
                 raise Ended("silence")
 
     def _await_input(self) -> None:
-        if not select.select([self._reader], [], [], SILENCE_S)[0]:
+        if not select.select([self._reader], [], [], self._silence_s)[0]:
             raise Ended("silence")
         self._read()
 
@@ -154,16 +158,16 @@ class Channel:
             except BlockingIOError:
                 # A near end that is busy with its own disk still pings, on the other stream: those
                 # bytes wait in the kernel, and mean that somebody was there lately.
-                select.select([], [self._writer], [], 1)
+                select.select([], [self._writer], [], min(1, self._silence_s))
                 pinged = select.select([self._reader], [], [], 0)[0]
-                if time.monotonic() - since > (STUCK_S if pinged else SILENCE_S):
+                if time.monotonic() - since > (STUCK_S if pinged else self._silence_s):
                     raise Ended("nobody reads") from None
             except OSError as error:
                 raise Ended(str(error)) from error
 
     def _say_alive(self) -> None:
         while True:
-            time.sleep(ALIVE_S)
+            time.sleep(self._alive_s)
             if self._working:
                 try:
                     self.say({"alive": 1})

@@ -60,6 +60,8 @@ class Store:
 
     def __init__(self, folder: bytes, session: str) -> None:
         self.folder = folder
+        self.still_s = STILL_S
+        self.resting_s = RESTING_S
         self._session = session
 
     def path(self, name: str) -> bytes:
@@ -174,7 +176,7 @@ class Store:
         if name.endswith(".part"):
             return True
         status = self._look(name)
-        return status is not None and now - status.st_ctime >= STILL_S
+        return status is not None and now - status.st_ctime >= self.still_s
 
     def release(self, key: str) -> None:
         """inputs/KEY.S becomes inputs/KEY.part, for a later session to continue."""
@@ -203,7 +205,7 @@ class Store:
                     removed.append(name)
             elif KEY.fullmatch(name):
                 total += status.st_size
-                if status.st_nlink == 1 and now - status.st_atime > RESTING_S:
+                if status.st_nlink == 1 and now - status.st_atime > self.resting_s:
                     idle.append((status.st_atime, name, status.st_size))
         for _, name, size in sorted(idle):
             if limit is None or total <= limit:

@@ -48,6 +48,7 @@ class Verbs:
         self._instance = instance
         self._pause = pause
         self._store = Store(spool.path("inputs"), session)
+        self.orphan_s = ORPHAN_S
         self.made = False
         """The workspace was made when this session began."""
 
@@ -196,7 +197,7 @@ class Verbs:
         """Remove what was forgotten: unknown jobs, tickets of dead sessions, idle inputs."""
         known = set(_texts(args, "known"))
         limit = None if args.get("store_bytes") is None else _count(args, "store_bytes")
-        before = self._store.now() - ORPHAN_S
+        before = self._store.now() - self.orphan_s
         tickets = self._tickets_by_job()
         orphans = sorted(
             job
@@ -208,7 +209,7 @@ class Verbs:
         litter = [t for t in litter if _changed(self._spool.ticket_path(t), before) < before]
         for found in litter:
             files.unlink(self._spool.ticket_path(found))
-        evicted = self._store.evict(limit, ORPHAN_S)
+        evicted = self._store.evict(limit, self.orphan_s)
         self._spool.empty_trash(TRASH_S)
         return {"trashed": orphans, "litter": [t.name for t in litter], "evicted": evicted}
 

@@ -156,13 +156,6 @@ class Wire:
         """Close the channel; the far end sees the end of its input, tidies up and leaves."""
         self._channel.close()
 
-    def finish(self) -> None:
-        """Close the input and wait until the far end has left by itself."""
-        try:
-            self._channel.finish()
-        finally:
-            self._channel.close()
-
     def _read(self) -> bytes:
         self._channel.set_timeout(ANSWER_S)
         data = self._channel.read(1 << 18)

@@ -1,0 +1,155 @@
+"""What travels: ranges, targets, the line that starts a far end, and the far end's channel."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hpc_batch import bulk, far_end
+from hpc_batch.config import Remote
+from hpc_cluster import channel, frames
+
+ENV = {"workspace": "/scratch/it's here/ws", "scripts": "/home/u/hpc batch/on_hpc/scripts"}
+
+
+@pytest.mark.parametrize(
+    ("item", "size", "ranges"),
+    [
+        ({"what": "output", "offset": 0, "bytes": 10}, 10, [(0, 10)]),
+        ({"what": "output", "offset": 4, "bytes": 6}, 10, [(4, 10)]),
+        ({"what": "output", "offset": 0, "bytes": 3}, 10, [(0, 3)]),
+        ({"what": "output", "offset": 10, "bytes": 0}, 10, [(10, 10)]),
+        ({"what": "output", "offset": 20, "bytes": 5}, 10, [(20, 10)]),
+        ({"what": "stdout", "head": 3, "tail": 3}, 10, [(0, 3), (7, 10)]),
+        ({"what": "stdout", "head": 5, "tail": 5}, 10, [(0, 10)]),
+        ({"what": "stderr", "head": 0, "tail": 4}, 10, [(0, 0), (6, 10)]),
+        ({"what": "stderr", "head": 9, "tail": 9}, 0, [(0, 0)]),
+    ],
+)
+def test_an_item_names_these_ranges_of_a_file(
+    item: dict[str, Any], size: int, ranges: list[tuple[int, int]]
+) -> None:
+    assert frames._parts(item, size) == ranges
+
+
+@pytest.mark.parametrize("value", [-1, True, "1", None, 1.5, [1]])
+def test_what_is_no_count_is_refused(value: object) -> None:
+    with pytest.raises(channel.Misspoken):
+        frames._count({"bytes": value}, "bytes")
+
+
+def test_both_ends_agree_on_the_size_of_frames_and_on_the_window() -> None:
+    assert bulk.FRAME_BYTES == frames.FRAME_BYTES
+    # An acknowledgement is always due before the window is full, or both ends would wait.
+    assert bulk.FRAME_BYTES + frames.ACK_BYTES < bulk.WINDOW_BYTES
+    assert channel.ALIVE_S * 3 < far_end.ANSWER_S
+
+
+# ---- the line that starts a far end ------------------------------------------------------------
+
+
+def test_a_plain_start_can_be_read_in_a_list_of_processes() -> None:
+    env = {"workspace": "/scratch/ws", "scripts": "/home/u/scripts"}
+    assert far_end.command(Remote(host="h"), env, "serve", "5" * 16, "a" * 8) == (
+        "exec /bin/sh -c 'exec python3 /home/u/scripts/hpc_session serve "
+        f"--workspace /scratch/ws --session {'5' * 16} --instance {'a' * 8}'"
+    )
+
+
+@pytest.mark.parametrize("shell", ["sh", "dash", "bash", "zsh", "csh", "tcsh", "fish"])
+def test_every_login_shell_runs_the_line(shell: str, tmp_path: Any) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"needs {shell}")
+    nasty = "a'b\"c\\d!e$f`g%h\ni*j ~k#l;m&n|o(p)q{r}s<t>u\\nv\u00e9 \\"
+    prologue = f"greeting={shlex.quote(nasty)}\nexport greeting"
+    show = "import os, sys; sys.stdout.write(os.environ['greeting'] + '\\n' + sys.argv[1])"
+    line = f"{prologue}\nexec {shlex.quote(sys.executable)} -c {shlex.quote(show)} '!x'"
+    run = subprocess.run(
+        [program, "-c", far_end.for_any_shell(line)],
+        capture_output=True,
+        env={"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONUTF8": "1"},
+    )
+    assert (run.stderr, run.stdout.decode()) == (b"", nasty + "\n!x")
+
+
+def test_nothing_special_stands_within_the_quotes() -> None:
+    remote = Remote(host="h", prologue="module load python/3.11 && echo 'it''s!' %s \\n")
+    line = far_end.command(remote, ENV, "data", "5" * 16, "a" * 8)
+    assert re.fullmatch(
+        r"""exec /bin/sh -c 'eval "\$\(printf %b "([-\w ./:=,@+;]|\\0[0-7]{3})*"\)"'""", line
+    )
+
+
+# ---- the far end's channel ---------------------------------------------------------------------
+
+
+class Ends:
+    """A far end's channel and the other ends of its two pipes."""
+
+    def __init__(self) -> None:
+        reader, self.to_far = os.pipe()
+        self.from_far, writer = os.pipe()
+        self.channel = channel.Channel(reader, writer, silence_s=0.3, alive_s=0.1)
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    yield Ends()
+
+
+def test_pings_are_no_requests_and_bytes_follow_lines(ends: Ends) -> None:
+    os.write(ends.to_far, b'{"ping":1}\n{"verb":"x"}\nabc{"verb"')
+    assert ends.channel.request() == {"verb": "x"}
+    assert ends.channel.exactly(3) == b"abc"
+    os.write(ends.to_far, b':"y"}\n')
+    assert ends.channel.request() == {"verb": "y"}
+
+
+def test_a_silent_near_end_is_left(ends: Ends) -> None:
+    os.write(ends.to_far, b'{"verb"')
+    with pytest.raises(channel.Ended, match="silence"):
+        ends.channel.request()
+    with pytest.raises(channel.Ended, match="silence"):
+        ends.channel.exactly(100)
+
+
+def test_a_near_end_that_has_gone_is_noticed_while_waiting_for_something_else(ends: Ends) -> None:
+    os.close(ends.to_far)
+    with pytest.raises(channel.Ended, match="end of input"):
+        ends.channel.pause(10)
+
+
+def test_a_near_end_that_reads_nothing_is_left(ends: Ends) -> None:
+    with pytest.raises(channel.Ended, match="nobody reads"):
+        ends.channel.say({"data": 1}, bytes(1 << 22))
+
+
+def test_a_near_end_that_closed_its_ear_is_left(ends: Ends) -> None:
+    os.close(ends.from_far)
+    with pytest.raises(channel.Ended):
+        ends.channel.say({"data": 1})
+
+
+def test_long_work_says_that_it_is_alive(ends: Ends) -> None:
+    with ends.channel.working():
+        time.sleep(0.5)
+    ends.channel.say({"done": 1})
+    lines = os.read(ends.from_far, 1 << 16).splitlines()
+    assert lines[0] == b'{"alive": 1}' and lines[-1] == b'{"done": 1}'
+
+
+@pytest.mark.parametrize("line", [b"[1]\n", b"{\n", b"\xff\n", b"1\n"])
+def test_what_is_no_request_is_not_guessed_at(ends: Ends, line: bytes) -> None:
+    os.write(ends.to_far, line)
+    with pytest.raises(channel.Misspoken):
+        ends.channel.request()
