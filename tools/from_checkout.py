@@ -1,6 +1,6 @@
 """Running from a bare checkout, nothing installed: what the programs beside this file begin with.
 
-It must parse under any Python 3, because it is what tells people that theirs is too old.
+It must run under Python 3.6 and later, because it is what tells people that theirs is too old.
 """
 
 import os
@@ -23,15 +23,10 @@ def prepare(tools, program):
         python = os.path.join(checkout, ".venv", "bin", "python")
         if os.path.exists(python) and not _is_running(checkout):
             os.execv(python, [python, os.path.realpath(program)] + sys.argv[1:])
+        venv, name = os.path.join(checkout, ".venv"), os.path.basename(program)
         sys.stderr.write(
-            "%s: %s; set up with: python3 -m venv %s && %s -m pip install %s\n"
-            % (
-                os.path.basename(program),
-                lacking,
-                os.path.join(checkout, ".venv"),
-                python,
-                checkout,
-            )
+            f"{name}: {lacking}; set it up with: "
+            f"python3 -m venv {venv} && {venv}/bin/python -m pip install {checkout}\n"
         )
         sys.exit(78)
     sys.path[1:1] = [os.path.join(checkout, "on_hpc")]
@@ -40,11 +35,12 @@ def prepare(tools, program):
 def _lacking():
     """Return in words what this Python lacks, or nothing."""
     if sys.version_info < OLDEST:
-        return "Python %d.%d is too old, %d.%d is needed" % (sys.version_info[:2] + OLDEST)
+        have, need = (".".join(map(str, v[:2])) for v in (sys.version_info, OLDEST))
+        return f"Python {have} is too old, {need} or later is needed"
     from importlib.util import find_spec
 
     missing = [name for name in NEEDED if find_spec(name) is None]
-    return "this Python lacks %s" % ", ".join(missing) if missing else ""
+    return f"this Python lacks {', '.join(missing)}" if missing else ""
 
 
 def _is_running(checkout):
