@@ -26,7 +26,7 @@ FIELDS = (
 """The order in the node `job:`; what else is given follows."""
 
 _INT = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
-_FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,3})?")
+_FLOAT = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?=[.eE])(?:\.[0-9]+)?(?:[eE][-+]?[0-9]{1,2})?")
 _WORDS = {"null": None, "~": None, "": None, "true": True, "false": False}
 
 

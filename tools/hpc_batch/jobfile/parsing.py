@@ -19,6 +19,8 @@ from hpc_batch.jobfile.tree import ListNode, MapNode, Node, Scalar, read
 
 JOB_BYTES = 1 << 20
 """The largest job file."""
+TOLD = 50
+"""So many problems of one file are told."""
 NAME_BYTES = 255
 """The longest file name that file systems take."""
 
@@ -66,7 +68,7 @@ def parse(data: bytes, reserved: Collection[str] = ()) -> Description:
             None, f"the file is {kind}; a job file is a mapping that begins with 'script: NAME'"
         )
     if problems or not isinstance(root, MapNode):
-        raise JobFileError(sorted(problems, key=lambda p: p.line or 0))
+        raise JobFileError(_told(problems))
     return Description(
         script=_text(root.get("script")),
         args={name.text: _value(value) for name, value in _pairs(root.get("args"))},
@@ -75,6 +77,15 @@ def parse(data: bytes, reserved: Collection[str] = ()) -> Description:
         extra={name.text: plain(value) for name, value in root.pairs if _is_extra(name.text)},
         source=root,
     )
+
+
+def _told(problems: list[Problem]) -> list[Problem]:
+    """Return problems in the order of the file; of very many, the first and a count."""
+    ordered = sorted(problems, key=lambda p: p.line or 0)
+    more = len(ordered) - TOLD
+    if more <= 0:
+        return ordered
+    return [*ordered[:TOLD], Problem(None, f"and {more} more problems")]
 
 
 def parse_or_none(data: bytes) -> MapNode | None:

@@ -29,8 +29,6 @@ from hpc_batch.errors import Problem
 DEPTH = 8
 """Mappings and lists in one another, the outermost counted."""
 NODES = 10_000
-MENTIONED = 50
-"""So many problems are told; a file with more needs none of the others."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,8 @@ class _Reader:
         self._open: list[_Open] = []
 
     def problem(self, line: int | None, text: str) -> None:
-        """Note a problem; from the fiftieth on, only that there are more."""
-        if len(self.problems) < MENTIONED:
-            self.problems.append(Problem(line, text))
+        """Note a problem."""
+        self.problems.append(Problem(line, text))
 
     def _stop(self, line: int | None, text: str) -> NoReturn:
         self.problem(line, text)
@@ -221,7 +218,7 @@ class _Reader:
                 self.problem(key.line, "a key is one text, not a list or a mapping")
                 continue
             if key.is_absent:
-                self.problem(key.line, "a ':' has no key before it")
+                self.problem(key.line, "a key is empty")
             elif key.text == "<<" and not key.style:
                 self.problem(key.line, "the merge key '<<' is not for job files; write it out")
             elif key.text in first:
