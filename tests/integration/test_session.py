@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from hpc_batch.config import Remote
 from hpc_batch.errors import FarEndError, RemoteError, RemoteTimeout
 from hpc_batch.session import Carried
 from hpc_cluster.spool import Spool
+from hpc_cluster.store import Store
 from hpc_cluster.verbs import Verbs
 
 MIB = 1 << 20
@@ -462,6 +464,17 @@ def test_what_a_killed_far_end_left_is_not_taken_while_it_may_still_be_written(n
     assert failures[("key", key_of(path))].kind == "busy"
     assert left.exists()
 
+    # Two minutes later it is taken over; a store that does not wait so long stands for them.
+    store = Store(os.fsencode(near.workspace / "inputs"), "0" * 16)
+    store.still_s = -1
+    have = store.begin_all([key_of(path)])[key_of(path)].offset
+    store.release(key_of(path))
+    again: list[int] = []
+    with near.begin() as session:
+        assert session.data().send([outgoing(path)], again.append) == {}
+    assert sum(again) == 40 * MIB - have
+    assert (near.workspace / "inputs" / key_of(path)).read_bytes() == path.read_bytes()
+
 
 def test_a_beginning_with_other_content_is_sent_anew(near: Near) -> None:
     path = near.file("input", os.urandom(6 * MIB))
@@ -614,6 +627,32 @@ def test_outputs_come_back_whole_and_what_is_here_is_not_fetched_again(near: Nea
     assert (found.size, found.failure) == (11 * MIB, None)
     assert found.sha256 == hashlib.sha256(data).hexdigest()
     assert target.read_bytes() == data and sum(written) == 6 * MIB
+
+
+def test_a_fetch_that_breaks_is_continued(near: Near) -> None:
+    bring(near, job_id(1))
+    end(near, job_id(1))
+    output = near.workspace / "jobs" / job_id(1) / "a1" / "work" / "big"
+    output.write_bytes(os.urandom(80 * MIB))
+    target = near.folder / "target"
+    wanted = [WantedOutput(job_id(1), 1, "big", "flat", 80 * MIB, sink(target))]
+    first = near.begin()
+    data = first.data()
+    pid = far_ends(first.id, "data")[0]
+    written: list[int] = []
+
+    def kill(count: int) -> None:
+        written.append(count)
+        if len(written) == 5:
+            os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(RemoteError):
+        data.fetch(wanted, kill)
+    assert target.stat().st_size == sum(written) < 80 * MIB
+    with near.begin() as session:
+        found = session.data().fetch(wanted, written.append)[0]
+    assert found.sha256 == hashlib.sha256(output.read_bytes()).hexdigest()
+    assert target.read_bytes() == output.read_bytes() and sum(written) == 80 * MIB
 
 
 def test_only_regular_files_inside_the_attempt_are_read(near: Near) -> None:
