@@ -1,0 +1,67 @@
+"""The line under a paramiko transport, with an end to every wait.
+
+paramiko repeats a send that timed out for ever, holding its lock. A `Line` wraps its socket and
+gives up after the patience of the thread that is sending. Half a packet may then be on the wire,
+so the connection is of no more use.
+
+`deadline` ends the waits of a login, which paramiko times one by one, all together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Callable
+
+from hpc_batch.hosts.pipes import TIMEOUT_S
+
+
+class Line:
+    """A socket that gives up sending after a while without progress."""
+
+    patience = threading.local()
+    """Its `seconds`: how long a thread that sends may be kept waiting."""
+
+    def __init__(self, wire: Any) -> None:
+        """Wrap a socket, or what paramiko takes for one: a channel or a ProxyCommand."""
+        self.stalled = False
+        self._wire = wire
+        self._since: float | None = None
+
+    def send(self, data: bytes) -> int:
+        """Send some bytes, as socket.send; raises ConnectionError when they do not move."""
+        try:
+            sent: int = self._wire.send(data)
+        except socket.timeout:
+            now = time.monotonic()
+            self._since = self._since or now
+            if now - self._since < getattr(self.patience, "seconds", TIMEOUT_S):
+                raise
+            self.stalled = True
+            raise ConnectionError("the connection is stalled") from None
+        self._since = None
+        return sent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wire, name)
+
+
+@contextlib.contextmanager
+def deadline(seconds: float, abandon: Callable[[], None]) -> Iterator[threading.Event]:
+    """Call `abandon` if the block takes longer; the event is set just before."""
+    expired = threading.Event()
+
+    def end() -> None:
+        expired.set()
+        abandon()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield expired
+    finally:
+        timer.cancel()

@@ -1,0 +1,329 @@
+"""A host reached with the system's ssh, and everything that ssh knows: certificates, tokens,
+ProxyCommand, GSSAPI.
+
+One master process logs in and listens on a socket in a private folder; each channel is a client
+that hands its pipes to the master. Nobody else's master is used, and ours is in nobody's way: the
+socket's name is ours alone.
+
+The master must not outlive us, not even when we are killed. So it is started by a thread that
+stays with it to its end, through a small Python program that asks the kernel for a signal at the
+end of that thread (prctl(2), PR_SET_PDEATHSIG) and becomes ssh. ssh closes every descriptor it
+does not know, so the submitter's lock is given to it as its standard input, which a master
+without a session never reads.
+
+A passphrase reaches ssh by SSH_ASKPASS: a program in the private folder that prints a file. Both
+exist for the seconds of the login.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc_batch.errors import (
+    AuthenticationError,
+    ConfigError,
+    HostKeyError,
+    RemoteError,
+    Unreachable,
+)
+from hpc_batch.hosts import credentials, known_hosts, ssh_options
+from hpc_batch.hosts.known_hosts import HostKey
+from hpc_batch.hosts.pipes import PipeChannel, last_line
+from hpc_batch.hosts.tail import Tail
+from hpc_cluster import files
+
+if TYPE_CHECKING:
+    from hpc_batch.config import Remote
+
+SOCKET_BYTES = 80
+"""The longest path of a socket: 108 in sockaddr_un less the 17 that ssh adds while it makes it."""
+
+LEASH = (
+    "import ctypes, os, signal, sys;"
+    "ctypes.CDLL(None).prctl(1, signal.SIGTERM);"
+    "os.getppid() == int(sys.argv[1]) and os.execvp(sys.argv[2], sys.argv[2:])"
+)
+"""Become a program that ends with its parent; 1 is PR_SET_PDEATHSIG. A parent that has ended before
+that is told by its number."""
+
+LOOK_S = 0.01
+"""How often the socket of a master is looked for."""
+END_S = 2.0
+"""How long a master may take to end, and how long its end may come after its client's."""
+SSH_FAILED = 255
+"""ssh's exit status for its own failures."""
+
+
+class OpenSSHHost:
+    """hosts.Host for `transport = openssh`."""
+
+    def __init__(self, remote: Remote, inherit: Sequence[int] = ()) -> None:
+        if not shutil.which("ssh"):
+            raise ConfigError(
+                "[remote] transport = openssh: there is no ssh on PATH; "
+                "install openssh-client, or set transport = fabric"
+            )
+        self.name = str(remote.host)
+        self.logins = 0
+        self.channels = 0
+        self._remote = remote
+        self._inherit = tuple(inherit)
+        self._master: Master | None = None
+        self._open: list[PipeChannel] = []
+        self._lock = threading.Lock()
+
+    def open(self, command: str) -> PipeChannel:
+        with self._lock:
+            if self._master is None or self._master.ended.is_set():
+                self._disconnect()
+                self._master = Master(self._remote, self._inherit)
+                self._master.log_in()
+                self.logins += 1
+            channel = self._master.channel(command)
+            self.channels += 1
+            self._open = [*(each for each in self._open if not each.closed), channel]
+            return channel
+
+    def close(self) -> None:
+        with self._lock:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        for channel in self._open:
+            channel.close()
+        self._open = []
+        if self._master:
+            self._master.close()
+            self._master = None
+
+
+class Master:
+    """An ssh process that has logged in, and its private folder."""
+
+    def __init__(self, remote: Remote, inherit: Sequence[int]) -> None:
+        self.remote = remote
+        self.inherit = inherit
+        self.ended = threading.Event()
+        self._stderr = b""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = threading.Event()
+        self._folder = _private_folder()
+        self._socket = self._folder / "s"
+
+    def log_in(self) -> None:
+        """Start ssh and wait until it has logged in; raises what its stderr says otherwise."""
+        try:
+            self._start()
+            limit = time.monotonic() + self.remote.connect_timeout
+            while not self._socket.exists():
+                if self.ended.wait(LOOK_S):
+                    raise self._failure()
+                if time.monotonic() > limit:
+                    raise Unreachable(
+                        f"{self.remote.host}: no login within {self.remote.connect_timeout:g} s"
+                    )
+        except BaseException:
+            self.close()
+            raise
+        for name in ("askpass", "passphrase"):
+            files.unlink(str(self._folder / name))
+
+    def channel(self, command: str) -> PipeChannel:
+        """Run a command through this master."""
+        words = ["ssh", *ssh_options.session(self._socket, command)]
+        return PipeChannel(words, verdict=self._verdict)
+
+    def close(self) -> None:
+        """End ssh and remove the folder."""
+        if self._process is not None:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                if not self.ended.is_set():
+                    self._process.send_signal(number)
+                    self.ended.wait(END_S)
+        files.remove_tree(str(self._folder))
+
+    def _start(self) -> None:
+        remote = self.remote
+        environment = dict(os.environ)
+        passphrase = credentials.passphrase(remote)
+        if passphrase is not None:
+            environment.update(self._askpass(passphrase))
+        pinned = self._pin(remote.host_key) if remote.host_key else None
+        words = ["ssh", *ssh_options.master(remote, self._socket, pinned, passphrase is not None)]
+        thread = threading.Thread(
+            target=self._stay, args=(words, environment), name="ssh master", daemon=True
+        )
+        thread.start()
+        self._started.wait()
+
+    def _stay(self, words: list[str], environment: dict[str, str]) -> None:
+        """Start ssh and stay with it to its end: it ends with this thread."""
+        leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid()), *words]
+        try:
+            process = subprocess.Popen(
+                leash,
+                stdin=self.inherit[0] if self.inherit else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._stderr = f"ssh cannot be started: {error.strerror}".encode()
+            self.ended.set()
+            self._started.set()
+            return
+        self._process = process
+        self._started.set()
+        assert process.stderr
+        tail = Tail(process.stderr.read1)  # type: ignore[attr-defined]
+        process.wait()
+        self._stderr = tail.settled()
+        self.ended.set()
+        tail.join()
+        process.stderr.close()
+
+    def _askpass(self, passphrase: str) -> dict[str, str]:
+        """Write the program that answers ssh's question for a passphrase, and no other."""
+        secret, program = self._folder / "passphrase", self._folder / "askpass"
+        files.write_new(str(secret), passphrase.encode() + b"\n", 0o600)
+        lines = f"#!/bin/sh\ncase $1 in *passphrase*) exec cat '{secret}' ;; esac\nexit 1\n"
+        files.write_new(str(program), lines.encode(), 0o700)
+        # Before 8.4 ssh asks a program only where there is a DISPLAY and no terminal.
+        display = os.environ.get("DISPLAY", ":0")
+        return {"SSH_ASKPASS": str(program), "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": display}
+
+    def _pin(self, pin: str) -> Path:
+        """Write a known_hosts file with the pinned key, if the host has it."""
+        host, port, direct = self._address()
+        if not direct:
+            raise HostKeyError(
+                f"[remote] host_key cannot be checked for {self.remote.host} behind a jump host",
+                "put the host's key into known_hosts instead, or set transport = fabric",
+            )
+        keys = _scan(host, port, self.remote.connect_timeout)
+        if not keys:
+            raise Unreachable(f"{self.remote.host} (port {port}) shows no host key")
+        match = [key for key in keys if key.fingerprint == pin.rstrip("=")]
+        if not match:
+            seen = ", ".join(map(str, keys))
+            raise known_hosts.not_pinned(host, port, seen, pin)
+        path = self._folder / "known_hosts"
+        line = f"pinned {match[0].kind} {base64.b64encode(match[0].blob).decode()}\n"
+        files.write_new(str(path), line.encode())
+        return path
+
+    def _address(self) -> tuple[str, int, bool]:
+        """Return where ssh would go: host and port, and whether directly."""
+        words = ["ssh", "-G", *ssh_options.master(self.remote, self._socket, None, False)]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if done.returncode:
+            raise ConfigError(f"ssh -G {self.remote.host}: {last_line(done.stderr)}")
+        lines = (line.partition(" ") for line in done.stdout.decode().splitlines())
+        settings = {key: value for key, _, value in lines}
+        through = (settings.get(key, "none") for key in ("proxyjump", "proxycommand"))
+        direct = all(way == "none" for way in through)
+        return settings["hostname"], int(settings["port"]), direct
+
+    def _failure(self) -> RemoteError:
+        """Return the error for a master that ended instead of logging in."""
+        text = self._stderr.decode("utf-8", "replace")
+        for pattern, make in FAILURES:
+            if re.search(pattern, text):
+                return make(self, text)
+        reason = last_line(self._stderr) or "ssh ended without a word"
+        return Unreachable(f"{self.remote.host} cannot be reached: {reason}")
+
+    def _host_key_failure(self, text: str) -> RemoteError:
+        seen = re.search(r"SHA256:[A-Za-z0-9+/]{43}", text)
+        host, port, direct = self._address()
+        if "marked as revoked" in text:
+            return known_hosts.revoked(host, port, seen.group() if seen else "a key")
+        if "IDENTIFICATION HAS CHANGED" in text:
+            return known_hosts.changed(host, port, seen.group() if seen else "a key")
+        keys = _scan(host, port, self.remote.connect_timeout) if direct else []
+        return known_hosts.unknown(host, port, keys[0] if keys else None)
+
+    def _key_failure(self, text: str) -> RemoteError:
+        found = re.search(r'Load key "(.+?)": (.*)', text)
+        key = found.group(1) if found else str(self.remote.key_file)
+        if "bad permissions" in text:
+            return AuthenticationError(
+                f"others may read the key {key}, so ssh does not use it", f"chmod 600 {key}"
+            )
+        if found and "passphrase" in found.group(2):
+            given = credentials.passphrase(self.remote) is not None
+            return credentials.wrong_passphrase(key) if given else credentials.locked(key)
+        if "ssh_askpass: exec" in text:
+            return AuthenticationError(
+                f"{self._folder} may not hold programs, so ssh gets no passphrase",
+                "set TMPDIR to a folder of another file system",
+            )
+        if found:
+            return AuthenticationError(f"ssh cannot use the key {key}: {found.group(2)}")
+        methods = re.search(r"Permission denied \((.*)\)", text)
+        return credentials.refused(
+            self.remote, str(self.remote.host), methods.group(1) if methods else ""
+        )
+
+    def _option_failure(self, text: str) -> RemoteError:
+        return RemoteError(f"ssh refuses its configuration: {last_line(text.encode())}")
+
+    def _verdict(self, status: int | None, stderr: bytes) -> RemoteError | None:
+        """Tell a lost connection and a refused channel from a command's own end with 255."""
+        if status != SSH_FAILED:
+            return None
+        if b"mux_client_request_session: session request failed" in stderr:
+            return RemoteError(
+                f"{self.remote.host} refuses a further channel",
+                "MaxSessions of the host's sshd_config must allow some",
+            )
+        if not self.ended.wait(LOOK_S) and self._socket.exists():
+            return None
+        self.ended.wait(END_S)
+        return RemoteError("the connection is lost", last_line(self._stderr))
+
+
+FAILURES = (
+    (r"Host key verification failed", Master._host_key_failure),
+    (r"Permission denied|Too many authentication failures|Load key", Master._key_failure),
+    (r"Bad configuration option|Bad owner or permissions|keyword .* extra", Master._option_failure),
+)
+"""What ssh's stderr holds, and what makes the error of it; the first that fits counts."""
+
+
+def _private_folder() -> Path:
+    """Make a folder that nobody else can enter, with a path short enough for a socket."""
+    for base in (tempfile.gettempdir(), "/tmp"):
+        if len(os.fsencode(base)) + len("/hpcb-12345678/s") <= SOCKET_BYTES:
+            return Path(tempfile.mkdtemp(prefix="hpcb-", dir=base))
+    raise ConfigError("no folder for temporary files has a path short enough for a socket")
+
+
+def _scan(host: str, port: int, timeout_s: float) -> list[HostKey]:
+    """Return the keys a host shows to everyone; nothing if it does not answer."""
+    words = ["ssh-keyscan", "-T", str(int(timeout_s)), "-p", str(port), "--", host]
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    rows = (line.split() for line in done.stdout.decode("utf-8", "replace").splitlines())
+    return [
+        HostKey(row[1], base64.b64decode(row[2]))
+        for row in rows
+        if len(row) == 3 and not row[0].startswith("#")
+    ]
