@@ -84,7 +84,7 @@ def parse(tree: Any) -> Description:
         raise DescriptionError(
             f"the description has protocol {tree.get('protocol')!r}, this program speaks {PROTOCOL}"
         )
-    problems = []  # type: List[str]
+    problems: List[str] = []
     job = _text(tree, "id", problems)
     if not is_job(job):
         problems.append(f"id {job!r} is no job's id")

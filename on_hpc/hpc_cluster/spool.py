@@ -63,7 +63,7 @@ class Spool:
         """The absolute path, as given."""
         self.root = files.to_bytes(self.workspace)
         """The same as bytes."""
-        self._mtimes = {}  # type: Dict[str, int]
+        self._mtimes: Dict[str, int] = {}
 
     # ---- the workspace -----------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class Spool:
 
     def census(self, instance: str) -> Census:
         """List every ticket of an instance: incoming, ready, running, ready again, done."""
-        seen = {state: {} for state in LISTED}  # type: Dict[str, Dict[str, Ticket]]
+        seen: Dict[str, Dict[str, Ticket]] = {state: {} for state in LISTED}
         for state in LISTED:
             wanted = instance if state == "done" else None
             seen[state].update((t.name, t) for t in self.tickets(state, wanted))
@@ -191,7 +191,7 @@ class Spool:
 
     def tickets_of(self, jobs: Iterable[str]) -> Dict[str, List[Ticket]]:
         """Return all tickets of each of these jobs, in the order of a census."""
-        wanted = {job: {} for job in jobs}  # type: Dict[str, Dict[Ticket, None]]
+        wanted: Dict[str, Dict[Ticket, None]] = {job: {} for job in jobs}
         for state in LISTED:
             owners = sorted({instance_of(job) for job in wanted}) if state == "done" else [None]
             for owner in owners:
@@ -206,7 +206,7 @@ class Spool:
         Age is the ticket's mtime, which the file server gave it when its staging began; it stays
         through every rename. Suspects are jobs on which a pilot died.
         """
-        ages = {}  # type: Dict[str, int]
+        ages: Dict[str, int] = {}
         tickets = self.tickets("ready")
         for ticket in tickets:
             age = self._mtimes.get(ticket.name)

@@ -73,7 +73,7 @@ class Local(Dialect):
         lines = captured.stdout.splitlines()
         if captured.rc != 0 or captured.timed_out or lines[-1:] != [END]:
             return None
-        found = {}  # type: Dict[str, PilotState]
+        found: Dict[str, PilotState] = {}
         for line in lines[:-1]:
             pilot, known, state = line.split()
             found[pilot] = PilotState(state, known, None, clock.node())

@@ -140,7 +140,7 @@ class Slurm(Dialect):
             return None
         if captured.stdout and not captured.stdout.endswith("\n"):
             return None
-        found = {}  # type: Dict[str, PilotState]
+        found: Dict[str, PilotState] = {}
         for line in captured.stdout.splitlines():
             if not re.match("[0-9]", line):
                 continue  # a banner

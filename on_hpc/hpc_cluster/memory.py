@@ -1,0 +1,42 @@
+"""Whether the kernel killed something for want of memory.
+
+A job that the kernel's out-of-memory killer ends looks like any job ended by SIGKILL. The control
+group that the pilot runs in counts such kills; only when that number grew while a job ran is it
+called out of memory. Where there are no control groups the question stays open.
+"""
+
+from typing import Optional
+
+
+def kills(proc: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> Optional[int]:
+    """Return how many processes were killed for want of memory in our control group; or None."""
+    try:
+        with open(proc, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            found = _count(f"{mount}{path}/memory.events")
+        elif "memory" in controllers.split(","):
+            found = _count(f"{mount}/memory{path}/memory.oom_control")
+        else:
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def _count(path: str) -> Optional[int]:
+    """Return the number after the word oom_kill in a file of two columns."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            words = [line.split() for line in file]
+    except OSError:
+        return None
+    for pair in words:
+        if len(pair) == 2 and pair[0] == "oom_kill" and pair[1].isdigit():
+            return int(pair[1])
+    return None

@@ -1,0 +1,465 @@
+"""The runner: the program inside a pilot. It drains the spool.
+
+It tests its node, starts its heartbeat, and then, until nothing is left: chooses a waiting job,
+claims its ticket, runs it (`attempt`), and moves the ticket to done. It ends when nothing is ready
+and nothing is on its way for the time called linger; before it ends it marks itself closing and
+looks once more, so that a job that was published meanwhile is either seen here or has a pass that
+does not count on this pilot.
+
+One thread does all that; a second writes the heartbeat; a process beside it (`guard`) kills the
+jobs if the runner dies. Signals and ended jobs wake the loop, which otherwise looks about once a
+second.
+
+SIGUSR1 is the batch system's warning: no more claims; jobs go on until their grace before the end
+of the walltime, then they are stopped and their tickets handed back. SIGTERM does the same at once.
+"""
+
+import argparse
+import os
+import select
+import signal
+import sys
+from types import FrameType
+from typing import Any, Dict, List, NamedTuple, Optional, Set
+
+from hpc_cluster import batch, clock, description, files, pilot
+from hpc_cluster.attempt import Attempt, Context
+from hpc_cluster.batch.local import native_id
+from hpc_cluster.errors import ClusterError
+from hpc_cluster.guard import Guard
+from hpc_cluster.heartbeat import STALE_BEATS, Heartbeat
+from hpc_cluster.spool import Spool
+from hpc_cluster.ticket import Ticket, is_random
+from hpc_cluster.walltime import GRACE_S, Walltime
+
+LOOK_S = 1.0
+"""An idle runner lists ready/ so often; a busy one minds its jobs so often."""
+
+CANCEL_S = 5.0
+"""It looks for requests to cancel so often."""
+
+TERM_S = 20.0
+"""After SIGTERM the batch system kills everything; Slurm waits 30 s by default (KillWait)."""
+
+STAGING_S = 600.0
+"""An incoming ticket that did not change for so long stops counting: its session is dead."""
+
+MISSES = 3
+"""In so many listings in a row a ticket must be missing: one listing means little on a network."""
+
+TROUBLES = 3
+"""So often in a row the node or the storage may fail a job before the pilot gives up."""
+
+YOUNG_S = 48 * 3600.0
+"""While the storage is full, a job younger than this is given back without counting the start."""
+
+FREE_BYTES = 16 << 20
+"""Less free space in the workspace is none."""
+
+
+class Options(NamedTuple):
+    """The command line."""
+
+    workspace: str
+    pilot: str
+    slots: int
+    """Jobs at a time."""
+    linger: float
+    walltime: Optional[float]
+    gpuram: Optional[float]
+    """The least memory of a GPU, in GB."""
+    beat: float
+    """Seconds between heartbeats."""
+
+
+class Runner:
+    """One pilot."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.spool = Spool.open(options.workspace)
+        self.walltime = Walltime.of(options.walltime, os.environ)
+        self.native_id = os.environ.get("SLURM_JOB_ID") or native_id(os.getpid())
+        self.attempts: List[Attempt] = []
+        self.stopping = ""
+        """Why nothing more is claimed; empty while it is."""
+        self.trouble: Optional[str] = None
+        self._folder = self.spool.pilot_folder(options.pilot)
+        self._slot: Optional[int] = None
+        self._slot_misses = 0
+        self._said: Dict[str, Any] = {}
+        self._kill_at: Optional[float] = None
+        self._signals: List[int] = []
+        self._limits: Dict[str, float] = {}
+        self._incoming: Dict[str, List[float]] = {}
+        self._avoided: Set[str] = set()
+        self._troubles = 0
+        self._resume_at = 0.0
+        self._idle_since: Optional[float] = None
+        self._cancel_at = self._list_at = 0.0
+        self._wake_read, self._wake_write = os.pipe()
+
+    def run(self) -> int:
+        """Drain the spool; return the exit code."""
+        name = self.options.pilot
+        if not files.exists(self._folder):
+            log("nobody prepared this pilot: started by hand")
+            info = {"slot": None, "batch": "local", "native_id": self.native_id}
+            pilot.make(self.spool, name, files.merge(info, {"submitted": clock.iso()}))
+        if files.exists(files.join(self._folder, "runner.json")):
+            log("this pilot was started before (requeued?); a pilot runs once")
+            return 1
+        self._slot = pilot.read(self.spool, name).get("slot")
+        self._say(
+            host=clock.node(),
+            pid=os.getpid(),
+            native_id=self.native_id,
+            started=clock.iso(),
+            end_of_walltime=self.walltime.end_unix,
+            running=[],
+            claimed=0,
+        )
+        self.trouble = self._self_test()
+        if self.trouble is None:
+            self._drain()
+        self._say(closed=clock.iso(), trouble=self.trouble, running=[])
+        log("closed" + (f": {self.trouble}" if self.trouble else ""))
+        return 1 if self.trouble else 0
+
+    def _drain(self) -> None:
+        self._listen()
+        self.guard = Guard(STALE_BEATS * self.options.beat)
+        path = files.join(self._folder, "heartbeat")
+        self.heartbeat = Heartbeat(path, self.options.pilot, self.options.beat, self.guard)
+        self.heartbeat.start()
+        self._context = Context(
+            self.spool,
+            self.options.pilot,
+            self.native_id,
+            self.walltime,
+            self.guard,
+            self._wake,
+        )
+        log(f"started on {clock.node()} as {self.native_id}")
+        failures = 0
+        try:
+            while True:
+                try:
+                    if self._turn():
+                        return
+                    failures = 0
+                except (OSError, ClusterError) as error:
+                    # One refusal of a network file system is no reason to lose the jobs.
+                    failures += 1
+                    log(f"trouble: {error}")
+                    if failures > TROUBLES and not self.attempts:
+                        self.trouble = str(error)
+                        return
+                self._sleep()
+        finally:
+            self.heartbeat.end()
+            self.guard.close()
+
+    def _turn(self) -> bool:
+        """Do all that can be done now; tell whether the pilot is over."""
+        self._heed_signals()
+        self._mind_the_end()
+        for attempt in self.attempts:
+            attempt.step(alone=len(self.attempts) == 1)
+        self._settle()
+        self._mind_the_tickets()
+        self._claim()
+        return self._is_over()
+
+    # ---- what comes from outside -------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Let signals and threads wake the loop."""
+
+        def note(number: int, frame: Optional[FrameType]) -> None:
+            self._signals.append(number)
+
+        for end in (self._wake_read, self._wake_write):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(self._wake_write)
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, note)
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"w")
+        except BlockingIOError:
+            return  # it is full of reasons to wake already
+
+    def _sleep(self) -> None:
+        if select.select([self._wake_read], [], [], LOOK_S)[0]:
+            os.read(self._wake_read, 1 << 12)
+
+    def _heed_signals(self) -> None:
+        now = clock.monotonic()
+        while self._signals:
+            number = self._signals.pop(0)
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._stop("asked to stop", now + TERM_S)
+            elif number == signal.SIGUSR1 and self.walltime.last_s is None:
+                self._stop("warned by the batch system", now + GRACE_S)
+            elif number == signal.SIGUSR1 and not self.stopping:
+                self.stopping = "warned by the batch system"
+                log(self.stopping)
+        if self.heartbeat.stale():
+            self.trouble = f"the heartbeat could not be written: {self.heartbeat.problem or 'hung'}"
+            self._stop(self.trouble, now)
+            lost, self.attempts = self.attempts, []
+            for attempt in lost:
+                attempt.lose()
+            for attempt in lost:
+                self.spool.release(attempt.ticket, attempt.starts)
+
+    def _stop(self, why: str, kill_at: float) -> None:
+        """Claim no more, and stop all jobs before a moment; their tickets are handed back."""
+        if not self.stopping:
+            self.stopping = why
+            log(why)
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
+        for attempt in self.attempts:
+            attempt.stop_by("hand_back", self._kill_at)
+
+    def _mind_the_end(self) -> None:
+        """Stop jobs when only their grace is left of the walltime."""
+        last = self.walltime.last_s
+        if last is None:
+            return
+        now = clock.monotonic()
+        for attempt in self.attempts:
+            if now >= last - min(attempt.grace_s, 0.3 * self.walltime.full_s):
+                self.stopping = self.stopping or "the walltime ends"
+                attempt.stop_by("hand_back", last)
+        if now >= last and not self.stopping:
+            self.stopping = "the walltime ends"
+
+    def _mind_the_tickets(self) -> None:
+        """Look for requests to cancel; see that our tickets and our slot are still ours."""
+        now = clock.monotonic()
+        if now >= self._cancel_at:
+            self._cancel_at = now + min(CANCEL_S, self.options.beat)
+            for attempt in self.attempts:
+                if attempt.phase == "running" and self.spool.cancel_asked(attempt.ticket.job):
+                    attempt.stop("cancelled", attempt.grace_s)
+        if now < self._list_at:
+            return
+        self._list_at = now + self.options.beat
+        listed = {t.name for t in self.spool.tickets("running")}
+        for attempt in self.attempts:
+            attempt.misses = 0 if attempt.ticket.name in listed else attempt.misses + 1
+            if attempt.misses >= MISSES:
+                attempt.lose()
+        if self._slot is not None:
+            held = files.exists(self.spool.path("slots", str(self._slot), self.options.pilot))
+            self._slot_misses = 0 if held else self._slot_misses + 1
+            if self._slot_misses >= MISSES and not self.stopping:
+                self.stopping = "its slot was given to another pilot"
+                log(self.stopping)
+
+    # ---- tickets -----------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Move the tickets of attempts that are over."""
+        over = [a for a in self.attempts if a.outcome is not None]
+        if not over:
+            return
+        ends = [a for a in over if a.outcome is not None and a.outcome.verb == "finish"]
+        moved = self.spool.finish_all([(a.ticket, a.outcome.kind) for a in ends if a.outcome])
+        self.attempts = [a for a in self.attempts if a not in ends]
+        for attempt, ours in zip(ends, moved):
+            log(f"finish {attempt.ticket.name} {attempt.reason}" + ("" if ours else ": lost"))
+            self._troubles = 0
+        for attempt in over:
+            outcome = attempt.outcome
+            if outcome is None or outcome.verb == "finish":
+                continue
+            went = "dropped"
+            if outcome.verb == "release" or (outcome.verb == "unclaim" and self._is_old(attempt)):
+                went = self.spool.release(attempt.ticket, attempt.starts)
+            elif outcome.verb == "unclaim":
+                went = self.spool.unclaim(attempt.ticket)
+            log(f"{outcome.verb} {attempt.ticket.name}: {went}")
+            if outcome.trouble is not None:
+                self._back_off(attempt.ticket.job, outcome.trouble)
+        self.attempts = [a for a in self.attempts if a.outcome is None]
+        self._tell_jobs()
+
+    def _is_old(self, attempt: Attempt) -> bool:
+        """Whether a job has waited so long that a full storage costs it a start."""
+        written = os.stat(self.spool.ticket_path(attempt.ticket)).st_mtime
+        return files.server_now(self._folder, "probe") - written > YOUNG_S
+
+    def _back_off(self, job: str, trouble: str) -> None:
+        """Wait before the next claim, which tries another job first; give up after a few."""
+        self._troubles += 1
+        self._avoided.add(job)
+        self._resume_at = clock.monotonic() + self._troubles * self.options.beat / 3
+        log(f"trouble: {trouble}")
+        self._say(trouble=trouble)
+        if self._troubles >= TROUBLES and not self.stopping:
+            self.trouble = self.stopping = trouble
+
+    def _claim(self) -> None:
+        """Claim what fits, oldest first; a suspect only when it runs alone."""
+        free = self.options.slots - len(self.attempts)
+        suspect = any(attempt.ticket.crashes for attempt in self.attempts)
+        if self.stopping or free <= 0 or suspect or clock.monotonic() < self._resume_at:
+            return
+        claimed = 0
+        for ticket in sorted(self.spool.waiting(), key=lambda t: t.job in self._avoided):
+            if claimed == free:
+                break
+            if (ticket.crashes and self.attempts) or not self._fits(ticket):
+                continue
+            ours = self.spool.claim(ticket, self.options.pilot)
+            if ours is None:
+                continue
+            log(f"claim {ours.name}")
+            claimed += 1
+            self.attempts.append(Attempt(self._context, ours))
+            if ticket.crashes:
+                break
+        if claimed:
+            self._said["claimed"] += claimed
+            self._tell_jobs()
+
+    def _fits(self, ticket: Ticket) -> bool:
+        """Whether the rest of the walltime suffices for a job's time limit."""
+        if self.walltime.end is None:
+            return True
+        if ticket.job not in self._limits:
+            path = files.join(self.spool.job_folder(ticket.job), "description.json")
+            try:
+                found = description.read(path)
+                self._limits[ticket.job] = float((found.time_limit or 0) + found.grace_s)
+            except (OSError, ClusterError):
+                # Claimed, it is answered with the reason.
+                self._limits[ticket.job] = 0.0
+        return self.walltime.fits(self._limits[ticket.job])
+
+    # ---- the end -----------------------------------------------------------------------------
+
+    def _is_over(self) -> bool:
+        """Tell whether to end: stopped, or idle for the linger and still so after closing."""
+        if self.attempts:
+            self._idle_since = None
+            return False
+        if self.stopping:
+            return True
+        now = clock.monotonic()
+        if now < self._resume_at or self._is_work_left():
+            self._idle_since = None
+            return False
+        self._idle_since = self._idle_since or now
+        if now < self._idle_since + self.options.linger:
+            return False
+        # Whoever publishes after this line sees it, and does not count on this pilot.
+        self._say(closing=clock.iso())
+        if not self._is_work_left():
+            return True
+        self._say(closing=None)
+        return False
+
+    def _is_work_left(self) -> bool:
+        """Whether anything is ready that fits, or on its way.
+
+        What is on its way counts while its ticket changes, by our own clock.
+        """
+        now = clock.monotonic()
+        fresh: Dict[str, List[float]] = {}
+        for ticket in self.spool.tickets("incoming"):
+            try:
+                written = os.stat(self.spool.ticket_path(ticket)).st_mtime
+            except FileNotFoundError:
+                # RACE: published since it was listed; ready/ is listed after this.
+                continue
+            before = self._incoming.get(ticket.name)
+            same = before is not None and before[0] == written
+            fresh[ticket.name] = before if before is not None and same else [written, now]
+        self._incoming = fresh
+        if any(now - since < STAGING_S for _, since in fresh.values()):
+            return True
+        return any(self._fits(ticket) for ticket in self.spool.waiting())
+
+    # ---- saying what is ----------------------------------------------------------------------
+
+    def _tell_jobs(self) -> None:
+        self._say(running=sorted(a.ticket.job for a in self.attempts))
+
+    def _say(self, **changes: Any) -> None:
+        """Rewrite runner.json; that it cannot be written stops nobody."""
+        self._said.update(changes)
+        try:
+            pilot.write(self.spool, self.options.pilot, self._said, "runner.json")
+        except OSError as error:
+            log(f"cannot write runner.json: {error.strerror}")
+
+    def _self_test(self) -> Optional[str]:
+        """Return what is wrong with this node; None when it can run jobs."""
+        probe = files.join(self._folder, "probe")
+        try:
+            files.replace(probe, b"x")
+            room = os.statvfs(self.spool.root)
+        except OSError as error:
+            return f"the workspace cannot be written on {clock.node()}: {error.strerror}"
+        if room.f_bavail * room.f_frsize < FREE_BYTES:
+            return "no space is left in the workspace"
+        if self._slot is not None:
+            held = self.spool.path("slots", str(self._slot), self.options.pilot)
+            if not files.exists(held):
+                return "its slot was given to another pilot"
+        if self.options.gpuram is not None:
+            return gpu_problem(self.options.gpuram)
+        return None
+
+
+def gpu_problem(least_gb: float) -> Optional[str]:
+    """Return what is wrong when every GPU of this node has too little memory, as far as it
+    tells."""
+    query = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    captured = batch.run(batch.Command(query))
+    sizes = [int(word) for word in captured.stdout.split() if word.isdigit()]
+    # GB on the box are MiB here: a card of 32 GB reports 32510.
+    if captured.rc == 0 and sizes and max(sizes) < least_gb * 950:
+        return f"the GPU has {max(sizes)} MiB of memory, and {least_gb:g} GB are asked for"
+    return None
+
+
+def log(line: str) -> None:
+    """Print one line about one transition; a full disk must not stop the pilot."""
+    try:
+        print(clock.iso(), line, flush=True)
+    except OSError:
+        return
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run a pilot: the program hpc_runner."""
+    parser = argparse.ArgumentParser(prog="hpc_runner", description="Run the jobs of a workspace.")
+    parser.add_argument("--workspace", required=True, help="the workspace on the cluster")
+    parser.add_argument("--pilot", required=True, help="the pilot's id, 16 hexadecimal digits")
+    parser.add_argument("--slots", type=int, default=1, help="jobs at a time (1)")
+    parser.add_argument(
+        "--linger", type=float, default=150.0, help="seconds an idle pilot waits for more (150)"
+    )
+    parser.add_argument("--walltime", type=float, help="seconds it may live (no end)")
+    parser.add_argument("--gpuram", type=float, help="the least memory of a GPU, in GB")
+    parser.add_argument(
+        "--beat", type=float, default=pilot.BEAT_S, help="seconds between heartbeats (30)"
+    )
+    options = Options(**vars(parser.parse_args(argv)))
+    if not is_random(options.pilot) or options.slots < 1 or options.beat <= 0:
+        parser.error("a pilot's id has 16 hexadecimal digits; slots and beat are above 0")
+    try:
+        return Runner(options).run()
+    except ClusterError as error:
+        print(f"hpc_runner: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The walltime: how long a pilot lives, and what fits into the rest of it.
+
+The end is told by the batch system in this node's own clock, or follows from the option; it is kept
+on the monotonic clock. A pilot without an end runs until nothing is left.
+"""
+
+import time
+from typing import Mapping, NamedTuple, Optional
+
+from hpc_cluster import clock
+
+MARGIN_S = 10.0
+"""All jobs are over so long before the end."""
+
+GRACE_S = 30.0
+"""A job's grace where it says nothing else."""
+
+WARNING_S = 90
+"""The batch system is asked for its warning so long before the end, and may send it up to a minute
+early or half a minute late. WARNING_S >= 30 + GRACE_S + MARGIN_S."""
+
+
+class Walltime(NamedTuple):
+    """The times of one pilot, on the monotonic clock."""
+
+    start: float
+    end: Optional[float]
+    """None: no end."""
+    end_unix: Optional[float]
+    """The same in Unix time, for readers."""
+
+    @classmethod
+    def of(cls, limit_s: Optional[float], environment: Mapping[str, str]) -> "Walltime":
+        """Return the walltime of a pilot that starts now."""
+        now, unix = clock.monotonic(), time.time()
+        told = environment.get("SLURM_JOB_END_TIME", "")
+        if told.isdigit() and int(told) > unix:
+            return cls(now, now + int(told) - unix, float(told))
+        if limit_s is None:
+            return cls(now, None, None)
+        return cls(now, now + limit_s, unix + limit_s)
+
+    @property
+    def full_s(self) -> float:
+        """The whole of it; infinite without an end."""
+        return float("inf") if self.end is None else self.end - self.start
+
+    @property
+    def last_s(self) -> Optional[float]:
+        """The moment at which every job must be over."""
+        return None if self.end is None else self.end - min(MARGIN_S, 0.05 * self.full_s)
+
+    def fits(self, need_s: float) -> bool:
+        """Tell whether a job that may take so long, its grace included, can be started now.
+
+        One that is longer than any pilot is given a fresh one: it may end sooner than it may take.
+        """
+        if self.last_s is None:
+            return True
+        now = clock.monotonic()
+        if now + need_s <= self.last_s:
+            return True
+        return need_s > self.last_s - self.start and now - self.start <= 0.1 * self.full_s
+
+    def was_filled(self, began: float, ended: float) -> bool:
+        """Tell whether a job that was stopped at the end had run since nearly the beginning."""
+        if self.end is None:
+            return False
+        near_end = self.end - ended <= max(0.1 * self.full_s, 60.0)
+        return near_end and self.end - began >= 0.9 * self.full_s
