@@ -137,8 +137,9 @@ def moment(text: object) -> datetime | None:
 
 
 def iso(seconds: float) -> str:
-    """Return a time in seconds since 1970 as ISO, UTC, whole seconds."""
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return a time in seconds since 1970 as ISO, UTC, in milliseconds."""
+    when = datetime.fromtimestamp(seconds, timezone.utc)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read(dropbox: Path, state: Path | None, since: datetime | None = None) -> Status:
@@ -170,7 +171,7 @@ def read(dropbox: Path, state: Path | None, since: datetime | None = None) -> St
         *(job for job in flight if job.id not in told[0]),
         *_waiting(dropbox, names),
     ]
-    seen.sort(key=lambda job: job.since or "")
+    seen.sort(key=lambda job: moment(job.since) or _BEGINNING)
     return Status(dropbox, service, tuple(seen), hidden)
 
 
@@ -256,6 +257,9 @@ def _matches(jobs: Sequence[Seen], newest: Mapping[str, Seen], selector: str) ->
             job for n, job in newest.items() if fnmatch.fnmatchcase(n[: -len(".job")], selector)
         ]
     raise NoSuchJob(f"no job {selector!r} is known here")
+
+
+_BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
 
 
 def _service(state: Path) -> Mapping[str, Any] | None:

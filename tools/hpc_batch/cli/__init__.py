@@ -51,20 +51,20 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `hpc-batch` and return its exit code."""
-    return _run(sys.argv[1:] if argv is None else argv, parse)
+    return _run("hpc-batch", sys.argv[1:] if argv is None else argv, parse)
 
 
 def hpc_submitter(argv: Sequence[str] | None = None) -> int:
     """Run `hpc_submitter` and return its exit code."""
-    return _run(sys.argv[1:] if argv is None else argv, parse_submitter)
+    return _run("hpc_submitter", sys.argv[1:] if argv is None else argv, parse_submitter)
 
 
-def _run(argv: Sequence[str], parse_them: Callable[[Sequence[str]], Request]) -> int:
-    output = Output(json="--json" in argv)
+def _run(program: str, argv: Sequence[str], parse_them: Callable[[Sequence[str]], Request]) -> int:
+    output = Output("--json" in argv, program)
     request: Request | None = None
     try:
         request = parse_them(argv)
-        output = Output(json=request.json)
+        output = Output(request.json, program)
         module, _, function = VERBS[type(request).__name__].partition(".")
         code: int = getattr(import_module(f"hpc_batch.cli.{module}"), function)(request, output)
         return code
@@ -74,7 +74,7 @@ def _run(argv: Sequence[str], parse_them: Callable[[Sequence[str]], Request]) ->
         silence()
         return exit_codes.BROKEN_PIPE
     except KeyboardInterrupt:
-        output.talk("hpc-batch: interrupted")
+        output.talk(f"{program}: interrupted")
         return exit_codes.INTERRUPTED
     except CommandError as error:
         return output.fail(error)
@@ -88,7 +88,7 @@ def _run(argv: Sequence[str], parse_them: Callable[[Sequence[str]], Request]) ->
         return output.fail(CommandError(exit_codes.FAILED, "system", f"{what.lower()}{where}"))
     except Exception as error:
         where = _tell_traceback(request)
-        what = f"this is a bug in hpc-batch: {type(error).__name__}: {error}"
+        what = f"this is a bug in hpc_batch: {type(error).__name__}: {error}"
         hint = f"please report it with the traceback, which is {where}"
         return output.fail(CommandError(exit_codes.BUG, "bug", what.split("\n")[0], hint))
 

@@ -7,14 +7,12 @@ import logging
 import secrets
 import sys
 import tempfile
-import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
 from hpc_batch import config as configuration
 from hpc_batch import hosts, session, tidying
-from hpc_batch import status as status_model
 from hpc_batch.cli import exit_codes
 from hpc_batch.cli.output import CommandError, Output
 from hpc_batch.cli.requests import Clean, Demo, Overview, Pass, Pause, Request, Resume, ShowConfig
@@ -72,7 +70,7 @@ def pause(request: Pause, output: Output) -> int:
     document = {
         "until": _iso(request.until) if request.until else None,
         "reason": request.reason,
-        "since": status_model.iso(time.time()),
+        "since": _iso(datetime.now(timezone.utc)),
     }
     if request.until and request.until <= datetime.now(timezone.utc):
         raise CommandError(exit_codes.USAGE, "usage", f"--until: {document['until']} is over")
@@ -244,4 +242,4 @@ def _until(paused: Mapping[str, Any]) -> str:
 
 
 def _iso(moment: datetime) -> str:
-    return status_model.iso(moment.timestamp())
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -41,6 +41,8 @@ class Output:
     """Where a command prints, and how."""
 
     json: bool = False
+    program: str = "hpc-batch"
+    """The name to speak under."""
 
     def document(self, verb: str, content: Mapping[str, Any]) -> None:
         """Print a JSON document of the schema `hpc_batch.VERB/1`."""
@@ -86,7 +88,7 @@ class Output:
             sys.stderr.write(json.dumps({"error": told}) + "\n")
         else:
             for text in error.problems or [str(error)]:
-                self.talk(f"hpc-batch: {text}")
+                self.talk(f"{self.program}: {text}")
             if error.hint:
                 self.talk(f"  {error.hint}")
         return error.code
