@@ -1,7 +1,7 @@
 """Tidying: removing what is old and of no use to anyone, when the operator asks for it.
 
     history   lines of `state/history.jsonl` about jobs answered before a moment
-    log       `state/log`, when its last line was written before it
+    log       `state/log` and `state/log.1`, when their last line was written before it
     cluster   what killed passes left in the workspace (the session's verb `sweep`): 36 hours old
 
 Answers in the dropbox belong to their users and are never touched. It runs under the lock of the
@@ -14,7 +14,6 @@ import json
 import os
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from hpc_batch import hosts, session
 from hpc_batch.config import Config
@@ -71,16 +70,18 @@ def _is_old(line: bytes, before: datetime) -> bool:
 
 
 def _log(state: State, before: datetime, dry_run: bool) -> Removed | None:
-    path: Path = state.path("log")
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    if status.st_mtime >= before.timestamp():
-        return None
-    if not dry_run:
-        files.unlink(str(path))
-    return Removed("log", 1, status.st_size)
+    entries, size = 0, 0
+    for name in ("log", "log.1"):
+        path = state.path(name)
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            continue
+        if status.st_mtime < before.timestamp():
+            entries, size = entries + 1, size + status.st_size
+            if not dry_run:
+                files.unlink(str(path))
+    return Removed("log", entries, size)
 
 
 def _cluster(config: Config, state: State) -> Removed | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
-import sys
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,7 +13,7 @@ from hpc_batch import config as configuration
 from hpc_batch import hosts, session, tidying
 from hpc_batch.cli import exit_codes
 from hpc_batch.cli.output import CommandError, Output
-from hpc_batch.cli.requests import Clean, Demo, Overview, Pass, Pause, Request, Resume, ShowConfig
+from hpc_batch.cli.requests import Clean, Demo, Overview, Pass, Pause, Resume, ShowConfig
 from hpc_batch.cli.site import Site, load, site_of
 from hpc_batch.config import Config
 from hpc_batch.state import Busy
@@ -44,7 +42,6 @@ def run_pass(request: Pass, output: Output) -> int:
     """Run one pass, as cron does."""
     from hpc_batch import submitter
 
-    _log_to_stderr(request)
     options = submitter.Options(request.debug, request.nocleanup, request.email)
     return submitter.run(load(request), options)
 
@@ -189,16 +186,6 @@ def _restore(config: Config, request: Resume, output: Output) -> int:
         for text in done:
             output.line(text)
     return exit_codes.OK
-
-
-def _log_to_stderr(request: Request) -> None:
-    """Let `--debug` show every transition on stderr."""
-    if request.debug:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger = logging.getLogger("hpc_batch")
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
 
 
 def _summary(seen: Status, now: datetime) -> str:
