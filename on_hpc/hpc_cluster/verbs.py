@@ -12,7 +12,7 @@ import re
 import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from hpc_cluster import clock, files, pilot, ticket
+from hpc_cluster import clock, files, pilot, queuer, ticket
 from hpc_cluster.errors import ClusterError
 from hpc_cluster.loading import Load, load_all
 from hpc_cluster.spool import Spool
@@ -241,11 +241,9 @@ class Verbs:
 
     def pilots(self, args: Dict[str, Any]) -> Any:
         """Observe the pilots, reap what dead ones left, and submit what the policy asks for."""
-        from hpc_cluster import queuer  # reads the batch systems' dialects: only when needed
-
         policy = args.get("policy")
         if not isinstance(policy, dict):
-            raise UsageError("policy is no JSON object")
+            raise UsageError("pilots needs a policy")
         return queuer.keep(self._spool, policy)
 
     # ---- requests ----------------------------------------------------------------------------

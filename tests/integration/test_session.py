@@ -176,6 +176,27 @@ def test_a_cancelled_job_that_nobody_claimed_is_done(near: Near) -> None:
         assert (found.result, found.pilots, found.error) == (None, (), None)
 
 
+def test_pilots_are_kept_by_the_session_and_outlive_it(near: Near) -> None:
+    bring(near, job_id(1))
+    policy = {"scheduler": "local", "linger": 0, "python": sys.executable}
+    with near.begin() as session:
+        for _ in range(2):
+            assert session.pilots({**policy, "submit": False}).pilots == ()
+        with pytest.raises(FarEndError, match="unknown key") as caught:
+            session.pilots({**policy, "colour": "red"})
+        assert caught.value.kind == "usage"
+        kept = session.pilots(policy)
+        assert len(kept.submitted) == 1 and kept.trouble is None
+        assert session.pilots(policy).submitted == ()
+    with near.begin() as session:
+        assert session.wait(30, [])
+        ticket = session.census().done[0]
+        found = session.collect([ticket])[ticket]
+        # The script does nothing, so its output is missing.
+        assert found.result is not None and found.result["reason"] == "stage_out"
+        assert found.pilots[0]["pilot"] == kept.submitted[0]
+
+
 def test_kept_data_stays_readable(near: Near) -> None:
     bring(near, job_id(1))
     with near.begin() as session:
