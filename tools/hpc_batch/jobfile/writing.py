@@ -236,6 +236,8 @@ def _is_harmless(text: str, is_key: bool) -> bool:
     """Tell whether readers that make values of plain scalars can make one of this."""
     if len(text) > LONGEST_NUMBER and re.match("[-+.0-9]", text):
         return False
+    if "_" in text and re.fullmatch("[-+.0-9_eE:]+", text):
+        return False  # Is `._` a number? Readers disagree, and some fail.
     loader: Any = yaml.SafeLoader("")
     tag = loader.resolve(yaml.ScalarNode, text, (True, False))
     if is_key and tag != loader.DEFAULT_SCALAR_TAG:
