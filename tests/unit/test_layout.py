@@ -27,8 +27,9 @@ LAYERS = {
     "errors": "errors",
     "values": "config jobfile plan template",
     "effects": (
-        "answer bulk collecting connection description far_end hosts inputs intake lane node "
-        "placing record report restore session staging state steps tidying trouble"
+        "answer bulk collecting connection data_channel description far_end hosts inputs intake "
+        "lane node placing receiving record report restore sending session staging state steps "
+        "tidying trouble"
     ),
     "submitter": "submitter",
     "cli": "cli demo",
