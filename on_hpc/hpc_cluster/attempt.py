@@ -104,6 +104,8 @@ class Attempt:
 
     def step(self, *, alone: bool) -> None:
         """Move on as far as possible without waiting; `alone`: no other job runs in this pilot."""
+        if self.outcome is not None:
+            return
         if self._thread is not None and self._thread.is_alive():
             if self._over_at is not None and clock.monotonic() >= self._over_at:
                 # It may go on writing into this attempt's folder, which is never used again.
@@ -136,6 +138,12 @@ class Attempt:
         """The ticket is no longer ours: kill the job at once, write nothing more."""
         if self._process is not None and self._rc is None:
             kill(self._process.pid, signal.SIGKILL)
+            try:
+                self._rc = self._process.wait(REMAINS_S)
+                self._context.guard.tell(f"-{self._process.pid}")
+            except subprocess.TimeoutExpired:
+                # It hangs in the kernel; the guard keeps its number.
+                self._rc = None
         self.outcome = Outcome("drop")
 
     @property
