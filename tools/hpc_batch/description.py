@@ -16,7 +16,8 @@ from typing import Any
 from hpc_batch import jobfile, template
 from hpc_batch.config import Config
 from hpc_batch.errors import JobFileError, MissingInputError, Problem
-from hpc_batch.inputs import Stamp, examine, lies_below
+from hpc_batch.inputs import examine, lies_below
+from hpc_batch.jobfile import Description
 from hpc_batch.record import Input, Target
 from hpc_cluster import PROTOCOL
 
@@ -38,20 +39,21 @@ class Described:
 
 def describe(job: str, name: str, data: bytes, config: Config) -> Described:
     """Parse, check and render a drop. Raises JobFileError with every problem."""
-    source = jobfile.parse(data, reserved=frozenset(config.env))
-    problems: list[Problem] = []
-    try:
-        chosen = template.load(config.cronjob.templates, source.script)
-    except JobFileError as error:
-        problems += error.problems
-        layout = "flat"
-    else:
-        layout = chosen.directives.layout
-    problems += jobfile.check_names(source, layout)
-    inputs = _inputs(source.input_map, config, problems)
-    targets = _targets(source.output_map, config, problems)
-    if problems:
+    source, problems = jobfile.examine(data, reserved=frozenset(config.env))
+    if source is None:
         raise JobFileError(problems)
+    chosen = None
+    if source.script:
+        try:
+            chosen = template.load(config.cronjob.templates, source.script)
+        except JobFileError as error:
+            problems += error.problems
+    layout = chosen.directives.layout if chosen else "flat"
+    problems += jobfile.check_names(source, layout)
+    inputs = _inputs(source, config, problems)
+    targets = _targets(source, config, problems)
+    if problems or chosen is None:
+        raise JobFileError(jobfile.told(problems))
     word = f"hpcb{secrets.token_hex(8)}"
     values: dict[str, Any] = dict(source.args)
     for key, path in (*source.input_map.items(), *source.output_map.items()):
@@ -85,40 +87,45 @@ def describe(job: str, name: str, data: bytes, config: Config) -> Described:
     )
 
 
-def _inputs(paths: dict[str, str], config: Config, problems: list[Problem]) -> tuple[Input, ...]:
+def _inputs(source: Description, config: Config, problems: list[Problem]) -> tuple[Input, ...]:
     found = []
-    roots, limit = config.cronjob.input_roots, config.limits.input_bytes
-    for key, path in paths.items():
+    for key, path in source.input_map.items():
+        line = source.line_of("input_map", key)
         try:
-            stamp: Stamp = examine(path)
-        except MissingInputError as error:
-            problems.append(Problem(None, f"input {key}: {error}"))
+            stamp = examine(path)
+        except (MissingInputError, ValueError) as error:
+            problems.append(Problem(line, f"input_map: {key}: {error}"))
             continue
-        except ValueError:
-            problems.append(Problem(None, f"input {key}: {path!r} is no possible path"))
-            continue
-        if roots and not lies_below(path, roots):
-            problems.append(
-                Problem(None, f"input {key}: {path!r} is not below [cronjob] input_roots")
-            )
-        if limit is not None and stamp[0] > limit:
-            text = f"input {key}: {path!r} has {stamp[0]} bytes; [limits] input_bytes is {limit}"
-            problems.append(Problem(None, text))
+        why = _input_problem(path, stamp[0], config)
+        if why is not None:
+            problems.append(Problem(line, f"input_map: {key}: {path!r} {why}"))
         found.append(Input(key, path, stamp))
     return tuple(found)
 
 
-def _targets(paths: dict[str, str], config: Config, problems: list[Problem]) -> tuple[Target, ...]:
+def _input_problem(path: str, size: int, config: Config) -> str | None:
+    roots, limit = config.cronjob.input_roots, config.limits.input_bytes
+    if roots and not lies_below(path, roots):
+        return "is not below [cronjob] input_roots"
+    if limit is not None and size > limit:
+        return f"has {size} bytes; [limits] input_bytes is {limit}"
+    return None
+
+
+def _targets(source: Description, config: Config, problems: list[Problem]) -> tuple[Target, ...]:
     found = []
-    for key, path in paths.items():
-        text = _target_problem(path, config)
-        if text is not None:
-            problems.append(Problem(None, f"output {key}: {path!r} {text}"))
+    for key, path in source.output_map.items():
+        why = _target_problem(path, config)
+        if why is not None:
+            line = source.line_of("output_map", key)
+            problems.append(Problem(line, f"output_map: {key}: {path!r} {why}"))
         found.append(Target(key, path))
     return tuple(found)
 
 
 def _target_problem(path: str, config: Config) -> str | None:
+    if "\0" in path:
+        return "is no possible path"
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         return f"cannot be written: there is no folder {folder!r}"

@@ -33,9 +33,6 @@ from hpc_batch.record import Record, Records, new_id, now, stamp
 from hpc_batch.state import State
 from hpc_cluster import files
 
-JOB_BYTES = 1 << 20
-"""A job file is at most this long."""
-
 ANSWER_BYTES = 16 * 1024
 """Disk space reserved for an answer when its drop is taken."""
 
@@ -127,8 +124,8 @@ def judge(path: str, clock: float, config: Config) -> Verdict:
         age, lease = clock - status.st_ctime, _lease(descriptor)
         content: Literal["no", "mapping", "end"] = "no"
         data = b""
-        if status.st_size <= JOB_BYTES:
-            data = file.read(JOB_BYTES + 1)
+        if status.st_size <= jobfile.JOB_BYTES:
+            data = file.read(jobfile.JOB_BYTES + 1)
             content = jobfile.settled(data)
     if content == "end":
         return "take"
@@ -224,8 +221,13 @@ class Intake:
         )
 
     def read(self, record: Record) -> bytes:
-        """Return the text of a taken drop, which is read once. Raises OSError."""
-        return files.read_bytes(self.state.of_job(record.id, "drop"), JOB_BYTES)
+        """Return the text of a taken drop, which is read once; of one that is too long, enough.
+
+        Raises OSError.
+        """
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(self.state.of_job(record.id, "drop"), flags), "rb") as file:
+            return file.read(jobfile.JOB_BYTES + 1)
 
     def submitted(self, records: Iterable[Record], state: str) -> None:
         """Write `.submitted` of each job: information for people, never read, never waited for."""

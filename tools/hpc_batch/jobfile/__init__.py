@@ -20,9 +20,11 @@ from hpc_batch.jobfile.parsing import (
     JOB_BYTES,
     Description,
     check_names,
+    examine,
     parse,
     parse_or_none,
     settled,
+    told,
 )
 from hpc_batch.jobfile.streams import cut, decode
 from hpc_batch.jobfile.writing import dump_job
@@ -35,9 +37,11 @@ __all__ = [
     "cut",
     "decode",
     "dump_job",
+    "examine",
     "parse",
     "parse_or_none",
     "read_answer",
     "settled",
     "submitted_text",
+    "told",
 ]

@@ -52,34 +52,55 @@ class Description:
     source: MapNode = field(default_factory=lambda: MapNode((), False, 1), repr=False)
     """The file's tree, for the answer to repeat and for lines."""
 
+    def line_of(self, section: str, key: str) -> int | None:
+        """Return the line of a key in a section of the file."""
+        for name, _ in _pairs(self.source.get(section)):
+            if name.text == key:
+                return name.line
+        return None
+
 
 def parse(data: bytes, reserved: Collection[str] = ()) -> Description:
     """Return the job that a file describes. Raises JobFileError with every problem.
 
     `reserved` are the names that templates get from the site; no key may shadow them.
     """
+    description, problems = examine(data, reserved)
+    if problems or description is None:
+        raise JobFileError(told(problems))
+    return description
+
+
+def examine(
+    data: bytes, reserved: Collection[str] = ()
+) -> tuple[Description | None, list[Problem]]:
+    """Return what of a file can be understood, and every problem that the file alone shows.
+
+    So a caller can look for further problems in what is right, and tell them all at once. The
+    description is None when the file is no mapping.
+    """
     root, problems = read(data, JOB_BYTES)
     check = _Check(problems, frozenset(reserved))
-    if isinstance(root, MapNode):
-        check.top(root)
-    elif root is not None:
-        kind = "a list" if isinstance(root, ListNode) else "one text"
-        check.wrong(
-            None, f"the file is {kind}; a job file is a mapping that begins with 'script: NAME'"
-        )
-    if problems or not isinstance(root, MapNode):
-        raise JobFileError(_told(problems))
-    return Description(
-        script=_text(root.get("script")),
+    if not isinstance(root, MapNode):
+        if root is not None:
+            kind = "a list" if isinstance(root, ListNode) else "one text"
+            text = f"the file is {kind}; a job file is a mapping that begins with 'script: NAME'"
+            check.wrong(None, text)
+        return None, problems
+    check.top(root)
+    script = root.get("script")
+    description = Description(
+        script=script.text if isinstance(script, Scalar) else "",
         args={name.text: _value(value) for name, value in _pairs(root.get("args"))},
-        input_map={name.text: _text(value) for name, value in _pairs(root.get("input_map"))},
-        output_map={name.text: _text(value) for name, value in _pairs(root.get("output_map"))},
+        input_map={name.text: value.text for name, value in _paths(root.get("input_map"))},
+        output_map={name.text: value.text for name, value in _paths(root.get("output_map"))},
         extra={name.text: plain(value) for name, value in root.pairs if _is_extra(name.text)},
         source=root,
     )
+    return description, problems
 
 
-def _told(problems: list[Problem]) -> list[Problem]:
+def told(problems: list[Problem]) -> list[Problem]:
     """Return problems in the order of the file; of very many, the first and a count."""
     ordered = sorted(problems, key=lambda p: p.line or 0)
     more = len(ordered) - TOLD
@@ -118,7 +139,7 @@ def check_names(description: Description, layout: str) -> list[Problem]:
     seen: dict[tuple[str, str], str] = {}
     for what, paths in (("input", description.input_map), ("output", description.output_map)):
         for key, path in paths.items():
-            name, line = path.rsplit("/", 1)[-1], _line_of(description, f"{what}_map", key)
+            name, line = path.rsplit("/", 1)[-1], description.line_of(f"{what}_map", key)
             where = f"{what}_map: {key}"
             if wrong := _name_problem(name, path):
                 problems.append(Problem(line, f"{where}: {wrong}"))
@@ -141,13 +162,6 @@ def _name_problem(name: str, path: str) -> str | None:
     length = len(name.encode("utf-8", "surrogateescape"))
     if length > NAME_BYTES:
         return f"the base name has {length} bytes; file systems take {NAME_BYTES}"
-    return None
-
-
-def _line_of(description: Description, section: str, key: str) -> int | None:
-    for name, _ in _pairs(description.source.get(section)):
-        if name.text == key:
-            return name.line
     return None
 
 
