@@ -23,6 +23,7 @@ import time
 from typing import Any, Dict, List, Optional, Tuple
 
 from hpc_cluster import files, ticket
+from hpc_cluster.arrival import Arrival, Refused, Target, reason
 from hpc_cluster.channel import Channel, Misspoken
 from hpc_cluster.spool import Spool
 from hpc_cluster.store import KEY, Store
@@ -38,67 +39,6 @@ RENEW_S = 30
 
 INPUTS = 1000000
 """A job's inputs are numbered below this."""
-
-Target = Tuple[Any, ...]
-
-
-class Refused(Exception):
-    """A target cannot be written; the word and the sentence travel to the near end."""
-
-    def __init__(self, word: str, message: str) -> None:
-        Exception.__init__(self, message)
-        self.word = word
-        self.message = message
-
-
-class Arrival:
-    """One file on its way in: where it is written and how far it has come."""
-
-    def __init__(self, target: Target, temporary: bytes, final: bytes) -> None:
-        self.target = target
-        self.temporary = temporary
-        self.final = final
-        self.have = 0
-        self.total = -1
-        self.failed = False
-        self._descriptor: Optional[int] = None
-
-    @property
-    def stored(self) -> bool:
-        """A file of the store, which a later session can continue."""
-        return bool(self.target[0] == "key")
-
-    @property
-    def complete(self) -> bool:
-        """Every byte has come."""
-        return self.have == self.total and not self.failed
-
-    def write(self, offset: int, data: bytearray, total: int) -> None:
-        """Take a frame: the next one, or the first one again. Raises Refused, OSError."""
-        if self._descriptor is None:
-            self._descriptor = files.open_partial(self.temporary)
-            self.have = os.fstat(self._descriptor).st_size
-        if offset == 0 and self.have:
-            files.truncate(self._descriptor, 0)
-            self.have = 0
-        if offset != self.have:
-            text = f"bytes from {offset} on came when {self.have} were there"
-            raise Refused("ESPIPE", text)
-        try:
-            files.write_at(self._descriptor, data, offset)
-        except OSError:
-            files.truncate(self._descriptor, self.have)
-            raise
-        self.have += len(data)
-        self.total = total
-        if self.complete:
-            self.close()
-
-    def close(self) -> None:
-        """Close the file; a network file system reports a full disk here. Raises OSError."""
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            os.close(descriptor)
 
 
 class Frames:
@@ -230,7 +170,7 @@ class Frames:
                 files.unlink(arrival.temporary)
         except OSError:
             pass  # the first error is the one to report
-        word, message = _reason(error)
+        word, message = reason(error)
         return {"to": list(arrival.target), "errno": word, "message": message}
 
     def _discard(self, target: Target) -> None:
@@ -329,7 +269,7 @@ class Frames:
             try:
                 descriptor = self._open_wanted(item)
             except OSError as error:
-                word, message = _reason(error)
+                word, message = reason(error)
                 self._channel.say({"item": number, "error": {"errno": word, "message": message}})
                 continue
             try:
@@ -360,7 +300,7 @@ class Frames:
                     if not data:
                         raise OSError(errno.EIO, "the file became shorter")
                 except OSError as error:
-                    word, message = _reason(error)
+                    word, message = reason(error)
                     failure = {"errno": word, "message": message}
                     self._channel.say({"item": number, "error": failure})
                     return
@@ -388,11 +328,3 @@ def _count(fields: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise Misspoken(f"{name} is no count: {value!r}")
     return value
-
-
-def _reason(error: Exception) -> Tuple[str, str]:
-    """Return the word and the sentence for an error."""
-    if isinstance(error, Refused):
-        return error.word, error.message
-    number = getattr(error, "errno", None) or errno.EIO
-    return errno.errorcode.get(number, "EIO"), getattr(error, "strerror", None) or str(error)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hpc_batch import jobfile, node, placing
-from hpc_batch.bulk import DataChannel, Fetched, Wanted, WantedOutput, WantedStream
+from hpc_batch.bulk import Fetched, Wanted, WantedOutput, WantedStream
+from hpc_batch.data_channel import DataChannel
 from hpc_batch.inputs import BIG_BYTES
 from hpc_batch.lane import Lane
 from hpc_batch.node import Node

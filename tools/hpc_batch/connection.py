@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 
 from hpc_batch import hosts, session
-from hpc_batch.bulk import DataChannel
 from hpc_batch.collecting import Collecting
 from hpc_batch.config import Config
+from hpc_batch.data_channel import DataChannel
 from hpc_batch.errors import RemoteError
 from hpc_batch.lane import Lane
 from hpc_batch.record import Records

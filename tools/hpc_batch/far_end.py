@@ -59,6 +59,13 @@ FROM_PACKAGE = (
 """Starts the far end of this machine's own package, without a checkout and without PYTHONPATH,
 which pilots and jobs would inherit."""
 
+HINTS = {
+    "ENOSPC": "the cluster's disk is full; jobs wait until there is room",
+    "EDQUOT": "the account's quota on the cluster is used up; jobs wait until there is room",
+    "bug": "see the far end's traceback on stderr; please report it",
+}
+"""What an operator can do, by the kind of error that the far end answers with."""
+
 
 def command(remote: Remote, env: Mapping[str, str], mode: Mode, session: str, instance: str) -> str:
     """Return the line that starts the far end, for the login shell of the account.
@@ -129,6 +136,15 @@ class Wire:
             value = _object(self.line())
             if "alive" not in value:
                 return value
+
+    def answer(self, verb: str) -> dict[str, Any]:
+        """Return the next message, the answer to `verb`. Raises FarEndError when it is an error."""
+        value = self.message()
+        if value.get("ok") is False:
+            error = value.get("error") or {}
+            kind = str(error.get("kind"))
+            raise FarEndError(kind, f"{verb}: {error.get('message')}", HINTS.get(kind, ""))
+        return value
 
     def line(self) -> bytes:
         """Return the next line without its end."""

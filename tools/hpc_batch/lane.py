@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from hpc_batch.bulk import DataChannel
+from hpc_batch.data_channel import DataChannel
 from hpc_batch.errors import HpcBatchError
 
 Work = Callable[[DataChannel], Any]

@@ -2,9 +2,8 @@
 
 `begin` logs in (through the host), starts the far end and returns a Session. Each method is one
 verb, one line there and one line back, whatever the number of jobs it is about; every verb may be
-repeated. Bulk goes over channels of its own (`data`, see bulk.py). A thread pings all channels,
-because the far end leaves after a minute of silence: a pass that was stopped or cut off cannot act
-late.
+repeated. Bulk goes over channels of its own (`data`). A thread pings all channels, because the far
+end leaves after a minute of silence: a pass that was stopped or cut off cannot act late.
 
 What comes back is checked and typed here, once. An answer `ok: false` becomes a FarEndError whose
 `kind` is the far end's word: an errno name (`ENOSPC`), `workspace`, `batch`, `usage` or `bug`.
@@ -19,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hpc_batch import bulk, far_end
-from hpc_batch.errors import FarEndError, RemoteError
+from hpc_batch import far_end
+from hpc_batch.data_channel import DataChannel
+from hpc_batch.errors import RemoteError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -157,9 +157,9 @@ class Session:
         self.python = str(self._control.started.get("python"))
         threading.Thread(target=self._ping, name="session ping", daemon=True).start()
 
-    def data(self) -> bulk.DataChannel:
+    def data(self) -> DataChannel:
         """Open a channel for bulk: another one of the same login."""
-        return bulk.DataChannel(self._start("data"), self._count)
+        return DataChannel(self._start("data"), self._count)
 
     def close(self) -> None:
         """Close every channel; the far end sees the end of its input and leaves."""
@@ -287,20 +287,15 @@ class Session:
         """Send one verb and return its result."""
         if self._control is None:
             raise RemoteError("the session is not open")
-        with self._asking:
-            self._number += 1
-            self._control.send({"n": self._number, "verb": verb, "args": args})
-            answer = self._control.message()
-        self._count()
+        try:
+            with self._asking:
+                self._number += 1
+                self._control.send({"n": self._number, "verb": verb, "args": args})
+                answer = self._control.answer(verb)
+        finally:
+            self._count()
         if answer.get("n") != self._number:
             raise RemoteError(f"the cluster's side answered something else to {verb}")
-        if answer.get("ok") is not True:
-            error = answer.get("error", {})
-            raise FarEndError(
-                str(error.get("kind")),
-                f"{verb}: {error.get('message')}",
-                HINTS.get(error["kind"], ""),
-            )
         return answer["result"]
 
     def _start(self, mode: far_end.Mode) -> far_end.Wire:
@@ -317,13 +312,6 @@ class Session:
         while not self._ended.wait(PING_S / 4):
             for wire in list(self._wires):
                 wire.ping(PING_S)
-
-
-HINTS = {
-    "ENOSPC": "the cluster's disk is full; jobs wait until there is room",
-    "EDQUOT": "the account's quota on the cluster is used up; jobs wait until there is room",
-    "bug": "see the far end's traceback on stderr; please report it",
-}
 
 
 def _texts(values: Sequence[Any]) -> tuple[str, ...]:

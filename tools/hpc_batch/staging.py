@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from hpc_batch.bulk import DataChannel, Failure, Outgoing, Target
+from hpc_batch.bulk import Failure, Outgoing, Target
+from hpc_batch.data_channel import DataChannel
 from hpc_batch.inputs import BIG_BYTES, SMALL_BYTES, key_of
 from hpc_batch.lane import Lane
 from hpc_batch.record import Input, Record, Records

@@ -1,0 +1,115 @@
+"""Receiving: one wanted item, written to its local file as its frames come.
+
+What the file holds already is hashed and not asked for again. When it cannot be written, only this
+item fails: the rest of its frames is read and dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpc_batch.bulk import Failure, Fetched, Wanted, WantedOutput, WantedStream, hash_of, word
+from hpc_batch.errors import RemoteError
+from hpc_cluster import files
+
+
+@dataclass
+class Receiving:
+    """One wanted item being received."""
+
+    item: Wanted
+    failure: Failure | None = None
+    _size: int = 0
+    _offset: int = 0
+    _hash: Any = field(default_factory=hashlib.sha256)
+    _descriptor: int | None = None
+    _parts: list[tuple[int, bytes]] = field(default_factory=list)
+
+    def request(self) -> dict[str, Any]:
+        """Return what to ask for: of an output, what the local file does not have yet."""
+        item = self.item
+        common = {"job": item.job, "attempt": item.attempt}
+        if isinstance(item, WantedStream):
+            return {**common, "what": item.what, "head": item.head, "tail": item.tail}
+        return {
+            **common,
+            "what": "output",
+            "name": item.name,
+            "layout": item.layout,
+            "offset": self._offset,
+            "bytes": item.bytes - self._offset,
+        }
+
+    def __post_init__(self) -> None:
+        if isinstance(self.item, WantedOutput):
+            try:
+                self._resume(self.item)
+            except OSError as error:
+                self._fail_here(error)
+
+    def _resume(self, item: WantedOutput) -> None:
+        """Hash what the local file already holds; one that holds too much begins anew."""
+        descriptor = item.opener()
+        try:
+            size = os.fstat(descriptor).st_size
+            if size > item.bytes:
+                files.truncate(descriptor, 0)
+                size = 0
+            self._hash = hash_of(descriptor, size)
+            self._offset = size
+        finally:
+            os.close(descriptor)
+
+    def write(self, offset: int, data: bytes) -> int:
+        """Take one frame; after a failure its bytes are dropped."""
+        if isinstance(self.item, WantedStream):
+            self._parts.append((offset, data))
+            return len(data)
+        if self.failure is not None:
+            return 0
+        if offset != self._offset or offset + len(data) > self.item.bytes:
+            raise RemoteError("the cluster's side sent bytes that were not asked for")
+        try:
+            if self._descriptor is None:
+                self._descriptor = self.item.opener()
+            files.write_at(self._descriptor, data, self._offset)
+        except OSError as error:
+            self._fail_here(error)
+            return 0
+        self._hash.update(data)
+        self._offset += len(data)
+        return len(data)
+
+    def end(self, size: int) -> None:
+        """The cluster has sent all of it; its size there is `size`."""
+        self._size = size
+        self.close()
+
+    def fail(self, failure: Failure) -> None:
+        self.failure = self.failure or failure
+        self.close()
+
+    def _fail_here(self, error: OSError) -> None:
+        self.fail(Failure(word(error), f"cannot write here: {error.strerror}"))
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            try:
+                os.close(descriptor)
+            except OSError as error:
+                # A network file system reports a full disk here.
+                self._fail_here(error)
+
+    def fetched(self) -> Fetched:
+        """Return what came of it."""
+        if self.failure is not None:
+            return Fetched(size=self._size, failure=self.failure)
+        if isinstance(self.item, WantedOutput):
+            return Fetched(size=self._size, sha256=self._hash.hexdigest())
+        head = b"".join(data for offset, data in self._parts if offset < self.item.head)
+        tail = b"".join(data for offset, data in self._parts if offset >= self.item.head)
+        return Fetched(size=self._size, head=head, tail=tail)

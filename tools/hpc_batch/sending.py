@@ -1,0 +1,165 @@
+"""Sending: local files to the cluster as frames, streamed under a window.
+
+Frames are sent without waiting; a thread reads the acknowledgements, and at most WINDOW_BYTES are
+under way. A file is what it was when it was taken, or its last frame is never sent and the cluster
+throws away what it has of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from hpc_batch.bulk import (
+    FRAME_BYTES,
+    WINDOW_BYTES,
+    Failure,
+    Outgoing,
+    Progress,
+    Target,
+    hash_of,
+    word,
+)
+from hpc_batch.errors import MissingInputError, RemoteError
+from hpc_batch.inputs import open_input, stamp_of
+
+if TYPE_CHECKING:
+    from hpc_batch.far_end import Wire
+
+
+class Flow:
+    """Frames out, acknowledgements in; a thread reads, so that neither side waits for the other."""
+
+    def __init__(self, wire: Wire, failures: dict[Target, Failure]) -> None:
+        self.failures = failures
+        self._wire = wire
+        self._sent = self._acknowledged = 0
+        self._change = threading.Condition()
+        self._broken: Exception | None = None
+        self._synced = False
+        self._thread = threading.Thread(target=self._listen, name="acknowledgements", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave the thread behind only where the connection broke; closing the wire ends it."""
+        if self._synced:
+            self._thread.join()
+
+    def send(self, header: dict[str, Any], data: bytes = b"") -> None:
+        """Send a line, and bytes when the window has room for them."""
+        with self._change:
+            while self._sent + len(data) - self._acknowledged > WINDOW_BYTES and not self._broken:
+                self._change.wait()
+            self._sent += len(data)
+            self._check()
+        self._wire.send(header, data)
+
+    def wait(self) -> None:
+        """Return once everything is durable on the cluster."""
+        with self._change:
+            while not self._synced and not self._broken:
+                self._change.wait()
+            self._check()
+
+    def _check(self) -> None:
+        if self._broken:
+            raise self._broken
+
+    def _listen(self) -> None:
+        try:
+            while not self._synced:
+                answer = self._wire.answer("frame")
+                with self._change:
+                    self._take(answer)
+                    self._change.notify_all()
+        except Exception as error:
+            with self._change:
+                self._broken = error
+                self._change.notify_all()
+
+    def _take(self, answer: dict[str, Any]) -> None:
+        if "ack" in answer:
+            self._acknowledged = int(answer["ack"])
+        elif "refused" in answer:
+            self._refuse(answer["refused"])
+        elif "synced" in answer:
+            for entry in answer["synced"]["failed"]:
+                self._refuse(entry)
+            self._synced = True
+        else:
+            raise RemoteError(f"the cluster's side sent something unexpected: {answer}")
+
+    def _refuse(self, entry: dict[str, Any]) -> None:
+        kind, *rest = entry["to"]
+        target: Target = ("key", str(rest[0]))
+        if kind == "job":
+            target = ("job", str(rest[0]), int(rest[1]))
+        failure = Failure(str(entry["errno"]), str(entry["message"]), here=False)
+        self.failures.setdefault(target, failure)
+
+
+class Sending:
+    """One local file being sent."""
+
+    def __init__(
+        self, file: Outgoing, found: dict[str, Any], flow: Flow, progress: Progress
+    ) -> None:
+        self._file, self._found, self._flow, self._progress = file, found, flow, progress
+
+    def run(self) -> None:
+        """Send the file from where the cluster's part of it ends; a failure is noted."""
+        try:
+            descriptor, stamp = open_input(self._file.path)
+        except MissingInputError as error:
+            self._give_up("ENOENT", str(error))
+            return
+        try:
+            if stamp != self._file.stamp:
+                self._give_up("changed", f"{self._file.path!r} changed after it was taken")
+                return
+            self._send_all(descriptor)
+        except OSError as error:
+            self._give_up(word(error), f"{self._file.path!r} cannot be read: {error.strerror}")
+        finally:
+            os.close(descriptor)
+
+    def _send_all(self, descriptor: int) -> None:
+        """Send frame after frame; the last one only if the file is still what it was."""
+        total, offset = self._file.stamp[0], self._begin(descriptor)
+        while self._file.to not in self._flow.failures:
+            data = os.pread(descriptor, min(FRAME_BYTES, total - offset), offset)
+            last = offset + len(data) == total
+            short = not data and not last
+            if short or (last and stamp_of(os.fstat(descriptor)) != self._file.stamp):
+                self._give_up("changed", f"{self._file.path!r} changed while it was read")
+                return
+            header = {
+                "to": list(self._file.to),
+                "offset": offset,
+                "bytes": len(data),
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "total": total,
+            }
+            self._flow.send({"frame": header}, data)
+            self._progress(len(data))
+            offset += len(data)
+            if last:
+                return
+
+    def _begin(self, descriptor: int) -> int:
+        """Return the offset to begin at: what the cluster has, where that is the same content."""
+        size = int(self._found.get("offset", 0))
+        if not 0 < size <= self._file.stamp[0]:
+            return 0
+        if hash_of(descriptor, size).hexdigest() != self._found.get("sha256"):
+            return 0
+        return size
+
+    def _give_up(self, kind: str, message: str) -> None:
+        """Note the failure, and have the cluster throw away what it has."""
+        self._flow.failures.setdefault(self._file.to, Failure(kind, message))
+        self._flow.send({"discard": list(self._file.to)})
