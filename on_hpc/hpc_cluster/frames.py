@@ -60,24 +60,26 @@ class Frames:
         try:
             while True:
                 request = self._channel.request()
-                if "frame" in request:
-                    self._frame(request["frame"])
-                elif "discard" in request:
-                    self._discard(self._target(request["discard"]))
-                elif "open" in request:
-                    with self._channel.working():
-                        opened = self._open(request["open"])
-                    self._channel.say({"opened": opened})
-                elif "sync" in request:
-                    with self._channel.working():
-                        failed = self._sync()
-                    self._channel.say({"synced": {"failed": failed}})
-                elif "get" in request:
-                    self._get(request["get"])
-                else:
-                    raise Misspoken(f"unknown request: {sorted(request)}")
+                with self._channel.working():
+                    self._perform(request)
         finally:
             self.release()
+
+    def _perform(self, request: Dict[str, Any]) -> None:
+        if "frame" in request:
+            self._frame(request["frame"])
+        elif "discard" in request:
+            self._discard(self._target(request["discard"]))
+        elif "open" in request:
+            self._channel.say({"opened": self._open(request["open"])})
+        elif "sync" in request:
+            failed = self._sync()
+            self._received = self._acknowledged = 0
+            self._channel.say({"synced": {"failed": failed}})
+        elif "get" in request:
+            self._get(request["get"])
+        else:
+            raise Misspoken(f"unknown request: {sorted(request)}")
 
     def release(self) -> None:
         """Leave beginnings of stored files to a later session, and remove those of jobs."""

@@ -26,7 +26,7 @@ from integration.conversation import (
     tree,
 )
 
-from hpc_batch import far_end
+from hpc_batch import far_end, sending
 from hpc_batch.bulk import WantedOutput, WantedStream
 from hpc_batch.config import Remote
 from hpc_batch.errors import FarEndError, RemoteError, RemoteTimeout
@@ -495,6 +495,45 @@ def test_what_a_killed_far_end_left_is_not_taken_while_it_may_still_be_written(n
         assert session.data().send([outgoing(path)], again.append) == {}
     assert sum(again) == 40 * MIB - have
     assert (near.workspace / "inputs" / key_of(path)).read_bytes() == path.read_bytes()
+
+
+def test_a_slow_disk_on_this_side_is_no_silence_of_the_other(
+    near: Near, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(far_end, "ANSWER_S", 0.3)
+    monkeypatch.setattr(sending, "DUE_S", 0.3)
+    path = near.file("input", os.urandom(10 * MIB))
+    with near.begin() as session:
+        assert session.data().send([outgoing(path)], lambda sent: time.sleep(0.5)) == {}
+
+
+def test_a_far_end_that_hangs_is_given_up(near: Near, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(far_end, "ANSWER_S", 0.3)
+    monkeypatch.setattr(sending, "DUE_S", 0.3)
+    path = near.file("input", os.urandom(48 * MIB))
+    session = near.begin()
+    data = session.data()
+    (pid,) = far_ends(session.id, "data")
+
+    def hang(count: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+
+    try:
+        with pytest.raises(RemoteTimeout):
+            data.send([outgoing(path)], hang)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_one_channel_sends_again_and_again(near: Near) -> None:
+    paths = [near.file(f"input {n}", os.urandom(40 * MIB)) for n in range(3)]
+    with near.begin() as session:
+        data = session.data()
+        for path in paths:
+            assert data.send([outgoing(path)]) == {}
+            stored = near.workspace / "inputs" / key_of(path)
+            assert stored.read_bytes() == path.read_bytes()
+            assert data.send([outgoing(path)]) == {}
 
 
 def test_a_beginning_with_other_content_is_sent_anew(near: Near) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hpc_batch.bulk import (
@@ -22,11 +24,15 @@ from hpc_batch.bulk import (
     hash_of,
     word,
 )
-from hpc_batch.errors import MissingInputError, RemoteError
+from hpc_batch.errors import MissingInputError, RemoteError, RemoteTimeout
 from hpc_batch.inputs import open_input, stamp_of
 
 if TYPE_CHECKING:
     from hpc_batch.far_end import Wire
+
+
+DUE_S = 90
+"""An acknowledgement or the end of a sync is given up after so long without a sign of life."""
 
 
 class Flow:
@@ -38,6 +44,8 @@ class Flow:
         self._sent = self._acknowledged = 0
         self._change = threading.Condition()
         self._broken: Exception | None = None
+        self._awaited: float | None = None
+        """Since when (monotonic) an answer is due; None while this end has not waited for one."""
         self._synced = False
         self._thread = threading.Thread(target=self._listen, name="acknowledgements", daemon=True)
 
@@ -52,27 +60,34 @@ class Flow:
     def send(self, header: dict[str, Any], data: bytes = b"") -> None:
         """Send a line, and bytes when the window has room for them."""
         with self._change:
-            while self._sent + len(data) - self._acknowledged > WINDOW_BYTES and not self._broken:
-                self._change.wait()
+            room = WINDOW_BYTES - len(data)
+            self._await(lambda: self._sent - self._acknowledged <= room)
             self._sent += len(data)
-            self._check()
         self._wire.send(header, data)
 
     def wait(self) -> None:
         """Return once everything is durable on the cluster."""
         with self._change:
-            while not self._synced and not self._broken:
-                self._change.wait()
-            self._check()
+            self._await(lambda: self._synced)
 
-    def _check(self) -> None:
-        if self._broken:
+    def _await(self, come: Callable[[], bool]) -> None:
+        """Wait for what the listening thread will note; the caller holds the condition."""
+        self._awaited = time.monotonic()
+        self._change.wait_for(lambda: come() or self._broken is not None)
+        self._awaited = None
+        if self._broken is not None:
             raise self._broken
 
     def _listen(self) -> None:
         try:
             while not self._synced:
-                answer = self._wire.answer("frame")
+                try:
+                    answer = self._wire.answer("frame")
+                except RemoteTimeout:
+                    # A far end that is not asked anything says nothing: this end reads its disk.
+                    if self._due():
+                        raise
+                    continue
                 with self._change:
                     self._take(answer)
                     self._change.notify_all()
@@ -80,6 +95,11 @@ class Flow:
             with self._change:
                 self._broken = error
                 self._change.notify_all()
+
+    def _due(self) -> bool:
+        """Tell whether an answer has been waited for long enough."""
+        with self._change:
+            return self._awaited is not None and time.monotonic() - self._awaited > DUE_S
 
     def _take(self, answer: dict[str, Any]) -> None:
         if "ack" in answer:
