@@ -35,6 +35,7 @@ class Proxy:
         self.connections = 0
         self.bytes = {"up": 0, "down": 0}
         self._limits: dict[str, int] = {}
+        self._stall_at: int | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -60,6 +61,14 @@ class Proxy:
                 self._limits["up"] = self.bytes["up"] + up
             if down is not None:
                 self._limits["down"] = self.bytes["down"] + down
+
+        self._call(change)
+
+    def stall_after(self, *, down: int) -> None:
+        """Let nothing pass once the clients have received so many further bytes."""
+
+        def change() -> None:
+            self._stall_at = self.bytes["down"] + down
 
         self._call(change)
 
@@ -165,6 +174,8 @@ class Proxy:
                 allowed = self._limits.get(way, self.bytes[way] + len(data)) - self.bytes[way]
                 writer.write(data[:allowed])
                 self.bytes[way] += len(data[:allowed])
+                if self._stall_at is not None and self.bytes["down"] >= self._stall_at:
+                    self._flowing.clear()
                 await writer.drain()
                 if allowed <= len(data) and way in self._limits:
                     del self._limits[way]

@@ -46,10 +46,13 @@ def wrong_passphrase(key: object) -> AuthenticationError:
 
 
 def refused(remote: Remote, host: str, methods: str = "") -> AuthenticationError:
-    """Return the error for a login that a host refused; `methods`: what it would take instead."""
+    """Return the error for a login that a host refused.
+
+    `methods` are those it takes, separated by commas.
+    """
     what = f"the key {remote.key_file}" if remote.key_file else "every key that was offered"
     who = f" for the account {remote.user}" if remote.user else ""
-    instead = f"; it takes {methods}" if methods else ""
+    instead = f"; it takes {methods}" if methods not in ("", "publickey") else ""
     return AuthenticationError(
         f"{host} refused {what}{who}{instead}",
         "the public key must be in ~/.ssh/authorized_keys there; "

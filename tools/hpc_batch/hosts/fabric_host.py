@@ -110,21 +110,22 @@ class FabricChannel:
             except socket.timeout:
                 raise self._nothing("could be sent") from None
             except DROPPED as error:
-                if getattr(self._transport.sock, "stalled", False):
-                    self._transport.close()
-                    raise self._nothing("could be sent") from None
                 raise self._ended() from error
             if sent == 0:
                 raise self._ended()
             rest = rest[sent:]
 
     def read(self, n: int) -> bytes:
+        Line.patience.seconds = self._timeout_s
         try:
             data = self._session.recv(n)
         except socket.timeout:
             raise self._nothing("came") from None
+        except DROPPED as error:
+            # Reading sends too: it tells the far end how much it may send on.
+            raise self._ended() from error
         if not data and not self._session.eof_received:
-            raise self._lost()
+            raise self._ended()
         return data
 
     def finish(self) -> int | None:
@@ -138,8 +139,8 @@ class FabricChannel:
         if not self._session.status_event.wait(self._timeout_s):
             raise RemoteTimeout(f"the command did not end within {self._timeout_s:g} s")
         status = self._session.exit_status
-        if status < 0 and not self._transport.is_active():
-            raise self._lost()
+        if status < 0 and not self._session.eof_received:
+            raise self._ended()
         self.close()
         return status if status >= 0 else None
 
@@ -157,18 +158,20 @@ class FabricChannel:
                 return self._session.recv_stderr(n)
             except socket.timeout:
                 continue
+            except DROPPED:
+                return b""
 
     def _nothing(self, what: str) -> RemoteTimeout:
         return RemoteTimeout(f"nothing {what} for {self._timeout_s:g} s")
 
-    def _lost(self) -> RemoteError:
-        return RemoteError("the connection is lost", last_line(self._tail.so_far()))
-
     def _ended(self) -> RemoteError:
-        """Return the error of a write to a channel that takes no more."""
-        status = self._session.exit_status
-        if status < 0 and not self._session.eof_received:
-            return self._lost()
+        """Return the error for a channel that carries nothing more."""
+        if getattr(self._transport.sock, "stalled", False):
+            self._transport.close()
+            return self._nothing("could be sent")
+        if self._session.exit_status < 0 and not self._session.eof_received:
+            return RemoteError("the connection is lost", last_line(self._tail.so_far()))
         return RemoteError(
-            f"the command has ended with status {status}", last_line(self._tail.settled())
+            f"the command has ended with status {self._session.exit_status}",
+            last_line(self._tail.settled()),
         )

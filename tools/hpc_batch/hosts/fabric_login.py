@@ -15,7 +15,6 @@ What differs from its defaults:
 from __future__ import annotations
 
 import functools
-import socket
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ import paramiko
 from hpc_batch.errors import ConfigError, HostKeyError, RemoteError, Unreachable
 from hpc_batch.hosts import credentials, known_hosts, private_key
 from hpc_batch.hosts.known_hosts import HostKey, KnownHosts
-from hpc_batch.hosts.line import Line, deadline
+from hpc_batch.hosts.line import Line, deadline, dial
 
 if TYPE_CHECKING:
     from hpc_batch.config import Remote
@@ -132,21 +131,17 @@ class Login:
 
     def _open(self, connection: fabric.Connection, pin: str | None, refused: Sequence[str]) -> None:
         """Connect and log in to one host of the chain; translate what paramiko raises."""
-        name = connection.ssh_config.get("hostkeyalias", connection.host)
-        port = connection.port if name == connection.host else known_hosts.SSH_PORT
-        check = KeyCheck(name, port, self.known, pin)
+        check = KeyCheck(connection, self.known, pin)
         connection.client.set_missing_host_key_policy(check)
-        kinds = () if pin else self.known.kinds(name, port)
+        kinds = () if pin else self.known.kinds(*check.where)
         connection.connect_kwargs["transport_factory"] = functools.partial(
             _make_transport, kinds, refused, self.remote.connect_timeout + 1
         )
         try:
             if not connection.gateway:
-                wire = socket.create_connection(
-                    (connection.host, connection.port), self.remote.connect_timeout
+                connection.connect_kwargs["sock"] = dial(
+                    connection.host, connection.port, self.remote.connect_timeout
                 )
-                wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.connect_kwargs["sock"] = wire
             connection.open()
             connection.client.get_transport().set_keepalive(KEEPALIVE_S)
         except (paramiko.SSHException, EOFError, OSError) as error:
@@ -184,8 +179,10 @@ class KeyCheck(paramiko.MissingHostKeyPolicy):
     it authenticates.
     """
 
-    def __init__(self, host: str, port: int, known: KnownHosts, pin: str | None) -> None:
-        self.where = (host, port)
+    def __init__(self, connection: fabric.Connection, known: KnownHosts, pin: str | None) -> None:
+        self.address: tuple[str, int] = (connection.host, connection.port)
+        alias: str | None = connection.ssh_config.get("hostkeyalias")
+        self.where = (alias, known_hosts.SSH_PORT) if alias else self.address
         self.known = known
         self.pin = pin
         self.passed = threading.Event()
@@ -195,15 +192,18 @@ class KeyCheck(paramiko.MissingHostKeyPolicy):
     ) -> None:
         """Judge a key that a host has shown."""
         shown = HostKey(key.get_name(), key.asbytes())
-        judgement = "known" if self.pin else self.known.judge(*self.where, shown)
-        if judgement == "unknown":
-            raise known_hosts.unknown(*self.where, shown)
-        if judgement == "changed":
-            raise known_hosts.changed(*self.where, str(shown))
-        if judgement == "revoked":
-            raise known_hosts.revoked(*self.where, str(shown))
-        if self.pin and self.pin.rstrip("=") != shown.fingerprint:
-            raise OtherKey(known_hosts.not_pinned(*self.where, str(shown), self.pin), shown)
+        name = known_hosts.names(*self.where)[0]
+        if self.pin:
+            if self.pin.rstrip("=") != shown.fingerprint:
+                raise OtherKey(known_hosts.not_pinned(name, str(shown), self.pin), shown)
+        else:
+            judgement = self.known.judge(*self.where, shown)
+            if judgement == "unknown":
+                raise known_hosts.unknown(name, shown, self.address)
+            if judgement == "changed":
+                raise known_hosts.changed(name, str(shown))
+            if judgement == "revoked":
+                raise known_hosts.revoked(name, str(shown))
         self.passed.set()
 
 

@@ -108,20 +108,21 @@ def names(host: str, port: int) -> list[str]:
     return [host] if port == SSH_PORT else [f"[{host}]:{port}", host]
 
 
-def unknown(host: str, port: int, key: HostKey | None) -> HostKeyError:
-    """Return the error for a host whose key is not known; None: it was not seen."""
+def unknown(name: str, key: HostKey | None, address: tuple[str, int]) -> HostKeyError:
+    """Return the error for a host whose key is not known; None: the key was not seen."""
+    host, port = address
     shown = f": it shows {key}" if key else ""
-    pin = f", or pin it: host_key = {key.fingerprint} in [remote]" if key else ""
+    pin = f"; or pin it: host_key = {key.fingerprint} in [remote]" if key else ""
     return HostKeyError(
-        f"the host key of {names(host, port)[0]} is not known{shown}",
-        "compare the fingerprint with the one the cluster publishes, then run "
-        f"`ssh -p {port} {host}` once, or `ssh-keyscan -p {port} {host}` for known_hosts{pin}",
+        f"the host key of {name} is not known{shown}",
+        "compare the fingerprint with the one that the cluster publishes, then run "
+        f"`ssh -p {port} {host}` once, or add the line of `ssh-keyscan -p {port} {host}` to "
+        f"known_hosts{pin}",
     )
 
 
-def changed(host: str, port: int, seen: str) -> HostKeyError:
+def changed(name: str, seen: str) -> HostKeyError:
     """Return the error for a host that shows another key than the known one."""
-    name = names(host, port)[0]
     return HostKeyError(
         f"the host key of {name} has changed: it shows {seen}, another one is known",
         "somebody may be listening in between. If the cluster's operators confirm the new key, "
@@ -129,19 +130,19 @@ def changed(host: str, port: int, seen: str) -> HostKeyError:
     )
 
 
-def not_pinned(host: str, port: int, seen: str, pin: str) -> HostKeyError:
+def not_pinned(name: str, seen: str, pin: str) -> HostKeyError:
     """Return the error for a host that does not show the pinned key."""
     return HostKeyError(
-        f"the host key of {names(host, port)[0]} has changed: it shows {seen}, pinned is {pin}",
+        f"the host key of {name} has changed: it shows {seen}, pinned is {pin}",
         "somebody may be listening in between. If the cluster's operators confirm the new key, "
         "change host_key in [remote]",
     )
 
 
-def revoked(host: str, port: int, seen: str) -> HostKeyError:
+def revoked(name: str, seen: str) -> HostKeyError:
     """Return the error for a host that shows a key marked @revoked."""
     return HostKeyError(
-        f"the host key of {names(host, port)[0]} is revoked: {seen}",
+        f"the host key of {name} is revoked: it shows {seen}",
         "known_hosts marks it @revoked; ask the cluster's operators for the new key",
     )
 

@@ -4,7 +4,8 @@ paramiko repeats a send that timed out for ever, holding its lock. A `Line` wrap
 gives up after the patience of the thread that is sending. Half a packet may then be on the wire,
 so the connection is of no more use.
 
-`deadline` ends the waits of a login, which paramiko times one by one, all together.
+`dial` makes the connection, whatever the number of the host's addresses. `deadline` ends the
+waits of a login, which paramiko times one by one, all together.
 """
 
 from __future__ import annotations
@@ -47,6 +48,28 @@ class Line:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wire, name)
+
+
+def dial(host: str, port: int, seconds: float) -> socket.socket:
+    """Connect to the first address of a host that answers, within `seconds` for all together.
+
+    Raises OSError, the last address's, when none answers.
+    """
+    limit = time.monotonic() + seconds
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure: OSError = OSError(f"{host} has no address")
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        wire = socket.socket(family, kind, protocol)
+        try:
+            wire.settimeout(max(0.1, (limit - time.monotonic()) / (len(addresses) - tried)))
+            wire.connect(address)
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            wire.close()
+            failure = error
+        else:
+            return wire
+    raise failure
 
 
 @contextlib.contextmanager

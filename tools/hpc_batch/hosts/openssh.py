@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ from hpc_batch.errors import (
 )
 from hpc_batch.hosts import credentials, known_hosts, ssh_options
 from hpc_batch.hosts.known_hosts import HostKey
-from hpc_batch.hosts.pipes import PipeChannel, last_line
+from hpc_batch.hosts.pipes import END_S, PipeChannel, last_line
 from hpc_batch.hosts.tail import Tail
 from hpc_cluster import files
 
@@ -60,8 +61,6 @@ that is told by its number."""
 
 LOOK_S = 0.01
 """How often the socket of a master is looked for."""
-END_S = 2.0
-"""How long a master may take to end, and how long its end may come after its client's."""
 SSH_FAILED = 255
 """ssh's exit status for its own failures."""
 
@@ -117,6 +116,7 @@ class Master:
         self.inherit = inherit
         self.ended = threading.Event()
         self._stderr = b""
+        self._environment = dict(os.environ)
         self._process: subprocess.Popen[bytes] | None = None
         self._started = threading.Event()
         self._folder = _private_folder()
@@ -156,19 +156,15 @@ class Master:
 
     def _start(self) -> None:
         remote = self.remote
-        environment = dict(os.environ)
         passphrase = credentials.passphrase(remote)
         if passphrase is not None:
-            environment.update(self._askpass(passphrase))
+            self._environment.update(self._askpass(passphrase))
         pinned = self._pin(remote.host_key) if remote.host_key else None
         words = ["ssh", *ssh_options.master(remote, self._socket, pinned, passphrase is not None)]
-        thread = threading.Thread(
-            target=self._stay, args=(words, environment), name="ssh master", daemon=True
-        )
-        thread.start()
+        threading.Thread(target=self._stay, args=(words,), name="ssh", daemon=True).start()
         self._started.wait()
 
-    def _stay(self, words: list[str], environment: dict[str, str]) -> None:
+    def _stay(self, words: list[str]) -> None:
         """Start ssh and stay with it to its end: it ends with this thread."""
         leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid()), *words]
         try:
@@ -177,7 +173,7 @@ class Master:
                 stdin=self.inherit[0] if self.inherit else subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env=environment,
+                env=self._environment,
                 start_new_session=True,
             )
         except OSError as error:
@@ -219,7 +215,7 @@ class Master:
         match = [key for key in keys if key.fingerprint == pin.rstrip("=")]
         if not match:
             seen = ", ".join(map(str, keys))
-            raise known_hosts.not_pinned(host, port, seen, pin)
+            raise known_hosts.not_pinned(known_hosts.names(host, port)[0], seen, pin)
         path = self._folder / "known_hosts"
         line = f"pinned {match[0].kind} {base64.b64encode(match[0].blob).decode()}\n"
         files.write_new(str(path), line.encode())
@@ -247,36 +243,59 @@ class Master:
         return Unreachable(f"{self.remote.host} cannot be reached: {reason}")
 
     def _host_key_failure(self, text: str) -> RemoteError:
-        seen = re.search(r"SHA256:[A-Za-z0-9+/]{43}", text)
         host, port, direct = self._address()
+        name = known_hosts.names(host, port)[0]
+        seen = re.search(r"SHA256:[A-Za-z0-9+/]{43}", text)
+        shown = seen.group() if seen else "another key"
         if "marked as revoked" in text:
-            return known_hosts.revoked(host, port, seen.group() if seen else "a key")
+            return known_hosts.revoked(name, shown)
         if "IDENTIFICATION HAS CHANGED" in text:
-            return known_hosts.changed(host, port, seen.group() if seen else "a key")
+            return known_hosts.changed(name, shown)
+        asked = re.search(r"No (\S+) host key is known for (\S+)", text)
+        kind, name = asked.groups() if asked else ("", name)
         keys = _scan(host, port, self.remote.connect_timeout) if direct else []
-        return known_hosts.unknown(host, port, keys[0] if keys else None)
+        matching = [key for key in keys if kind.lower() in key.kind]
+        return known_hosts.unknown(name, matching[0] if matching else None, (host, port))
 
     def _key_failure(self, text: str) -> RemoteError:
-        found = re.search(r'Load key "(.+?)": (.*)', text)
-        key = found.group(1) if found else str(self.remote.key_file)
+        key = self.remote.key_file
+        missing = re.search(r"no such identity: (.*)", text)
+        if missing:
+            return AuthenticationError(f"[remote] key_file {missing.group(1)}")
         if "bad permissions" in text:
             return AuthenticationError(
                 f"others may read the key {key}, so ssh does not use it", f"chmod 600 {key}"
             )
-        if found and "passphrase" in found.group(2):
-            given = credentials.passphrase(self.remote) is not None
-            return credentials.wrong_passphrase(key) if given else credentials.locked(key)
         if "ssh_askpass: exec" in text:
             return AuthenticationError(
-                f"{self._folder} may not hold programs, so ssh gets no passphrase",
+                f"{self._folder} may not hold programs, so ssh cannot ask for the passphrase",
                 "set TMPDIR to a folder of another file system",
             )
-        if found:
-            return AuthenticationError(f"ssh cannot use the key {key}: {found.group(2)}")
+        complaint = self._unlocking() if key else ""
+        if "incorrect passphrase" in complaint:
+            given = "SSH_ASKPASS" in self._environment
+            return credentials.wrong_passphrase(key) if given else credentials.locked(key)
+        if complaint:
+            return AuthenticationError(f"ssh cannot use the key: {complaint}")
         methods = re.search(r"Permission denied \((.*)\)", text)
         return credentials.refused(
             self.remote, str(self.remote.host), methods.group(1) if methods else ""
         )
+
+    def _unlocking(self) -> str:
+        """Return what ssh-keygen says against the key; ssh itself says nothing about it."""
+        words = ["ssh-keygen", "-y", "-f", str(self.remote.key_file)]
+        if "SSH_ASKPASS" not in self._environment:
+            words += ["-P", ""]
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=self._environment,
+            start_new_session=True,
+            check=False,
+        )
+        return last_line(done.stderr) if done.returncode else ""
 
     def _option_failure(self, text: str) -> RemoteError:
         return RemoteError(f"ssh refuses its configuration: {last_line(text.encode())}")
@@ -290,10 +309,19 @@ class Master:
                 f"{self.remote.host} refuses a further channel",
                 "MaxSessions of the host's sshd_config must allow some",
             )
-        if not self.ended.wait(LOOK_S) and self._socket.exists():
+        if self._listens():
             return None
         self.ended.wait(END_S)
         return RemoteError("the connection is lost", last_line(self._stderr))
+
+    def _listens(self) -> bool:
+        """Tell whether the master is there; it closes its socket before its clients' ends."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self._socket))
+            except OSError:
+                return False
+        return True
 
 
 FAILURES = (

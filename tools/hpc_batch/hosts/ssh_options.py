@@ -100,7 +100,7 @@ def _jump(remote: Remote, passphrase: bool) -> str:
         words += _option("ProxyCommand", inner) if inner else []
         quoted = " ".join(shlex.quote(word) for word in words)
         # Percent signs are for the ssh that runs this; only the last two are meant for it.
-        inner = f"exec {quoted.replace('%', '%%')} -W '[%h]:%p' -- {shlex.quote(name or host)}"
+        inner = f"{quoted.replace('%', '%%')} -W '[%h]:%p' -- {shlex.quote(name or host)}"
     return inner
 
 
