@@ -10,6 +10,7 @@ one rename, so its absence means: already answered.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -127,8 +128,10 @@ class Answers:
 
     def _rename(self, record: Record, stuck: dict[str, str]) -> bool:
         target = self._intake.drop_path(record, ".finished")
-        try:
+        with contextlib.suppress(OSError):
+            # RACE: none; information only, and its name may even be too long to exist.
             files.unlink(self._intake.drop_path(record, ".submitted"))
+        try:
             if files.exists(target):
                 move_aside(os.path.dirname(target), os.path.basename(target))
             files.rename(self._state.of_job(record.id, "answer"), target)
