@@ -15,8 +15,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from integration.sshd import Sshd
@@ -287,9 +287,9 @@ def test_a_lock_is_held_until_the_last_process_of_a_host_has_ended(
 @pytest.mark.parametrize("key", ["host", "user"])
 def test_a_name_that_could_become_an_option_or_a_command_is_refused(key: str, name: str) -> None:
     for transport in ("fabric", "openssh"):
-        good = Remote(transport=transport, host="example.org", user="me")
+        settings: dict[str, Any] = {"host": "example.org", "user": "me", key: name}
         with pytest.raises(ConfigError, match="never passed to ssh"):
-            hosts.connect(replace(good, **{key: name}))
+            hosts.connect(Remote(transport=transport, **settings))
 
 
 def test_without_an_ssh_program_openssh_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -182,18 +183,23 @@ def test_a_passphrase_for_a_key_that_has_none_does_no_harm(sshd: Sshd, ssh_trans
     assert hello(sshd.remote(ssh_transport, passphrase="unused")) == b"hello\n"
 
 
+@pytest.fixture
+def short_tmp() -> Iterator[str]:
+    """A folder for temporary files; pytest's own has a path too long for a socket."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        yield name
+
+
 def test_a_passphrase_is_neither_in_an_argument_list_nor_left_on_the_disk(
-    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sshd: Sshd, short_tmp: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setenv("TMPDIR", "/tmp")
-    before = set(Path("/tmp").glob("hpcb-*"))
+    monkeypatch.setattr(tempfile, "tempdir", short_tmp)
     remote = sshd.remote("openssh", key_file=sshd.locked_key, passphrase=PASSPHRASE)
     with contextlib.closing(hosts.connect(remote)) as host:
         host.open("true").finish()
         for pid in descendants(os.getpid()):
             assert PASSPHRASE.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
-        (folder,) = set(Path("/tmp").glob("hpcb-*")) - before
+        (folder,) = Path(short_tmp).iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
         assert [path.name for path in folder.iterdir()] == ["s"]
     assert not folder.exists()
@@ -487,7 +493,7 @@ channel.read(1)
 
 
 def test_a_client_that_is_killed_leaves_no_ssh_behind(
-    sshd: Sshd, checkout: Path, tmp_path: Path, ssh_transport: str
+    sshd: Sshd, checkout: Path, ssh_transport: str, short_tmp: str
 ) -> None:
     program = CLIENT.format(
         transport=ssh_transport,
@@ -500,7 +506,7 @@ def test_a_client_that_is_killed_leaves_no_ssh_behind(
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": short_tmp},
     ) as client:
         assert client.stdout and client.stdout.readline() == b"connected\n"
         children = descendants(client.pid)
