@@ -91,7 +91,7 @@ def write(spool: Spool, pilot: str, info: Dict[str, Any], name: str = "pilot.jso
     """Replace one of the pilot's JSON files."""
     document = files.merge({"protocol": PROTOCOL, "pilot": pilot}, info)
     path = files.join(spool.pilot_folder(pilot), name)
-    files.replace(path, files.to_json(document), f".{clock.node()}.{os.getpid()}.new")
+    files.replace(path, files.to_json(document), f".{os.urandom(4).hex()}.new")
 
 
 def read(spool: Spool, pilot: str) -> Dict[str, Any]:

@@ -319,7 +319,7 @@ def _note_trouble(spool: Spool, what: str, message: str) -> None:
         "message": message,
         "since": before.get("since", clock.iso()),
     }
-    files.replace(_trouble_path(spool), files.to_json(now), f".{clock.node()}.{os.getpid()}.new")
+    files.replace(_trouble_path(spool), files.to_json(now), f".{os.urandom(4).hex()}.new")
 
 
 def _forget_trouble(spool: Spool, seen: List[Seen]) -> None:
@@ -407,7 +407,9 @@ def main(argv: Optional[List[str]] = None) -> int:
             text = sys.stdin.read()
         else:
             text = files.read_bytes(os.fsencode(options.policy)).decode("utf-8")
-        report = keep(Spool.open(options.workspace), json.loads(text))
+        wishes = json.loads(text)
+        Policy.parse(wishes)
+        report = keep(Spool.open(options.workspace), wishes)
     except ValueError as error:
         print(f"hpc_queuer: the policy is not JSON: {error}", file=sys.stderr)
         return 2

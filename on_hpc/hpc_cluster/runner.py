@@ -30,7 +30,7 @@ from hpc_cluster.guard import Guard
 from hpc_cluster.heartbeat import STALE_BEATS, Heartbeat
 from hpc_cluster.spool import Spool
 from hpc_cluster.ticket import Ticket, is_random
-from hpc_cluster.walltime import GRACE_S, Walltime
+from hpc_cluster.walltime import GRACE_S, MARGIN_S, Walltime
 
 LOOK_S = 1.0
 """An idle runner lists ready/ so often; a busy one minds its jobs so often."""
@@ -152,7 +152,7 @@ class Runner:
                     # One refusal of a network file system is no reason to lose the jobs.
                     failures += 1
                     log(f"trouble: {error}")
-                    if failures > TROUBLES and not self.attempts:
+                    if failures > TROUBLES and (not self.attempts or self._is_too_late()):
                         self.trouble = str(error)
                         return
                 self._sleep()
@@ -224,6 +224,10 @@ class Runner:
         for attempt in self.attempts:
             attempt.stop_by("hand_back", self._kill_at)
 
+    def _is_too_late(self) -> bool:
+        """Whether all jobs should have been over for a while; their tickets go to the reaper."""
+        return self._kill_at is not None and clock.monotonic() > self._kill_at + MARGIN_S
+
     def _mind_the_end(self) -> None:
         """Stop jobs when only their grace is left of the walltime."""
         last = self.walltime.last_s
@@ -290,7 +294,11 @@ class Runner:
 
     def _is_old(self, attempt: Attempt) -> bool:
         """Whether a job has waited so long that a full storage costs it a start."""
-        written = os.stat(self.spool.ticket_path(attempt.ticket)).st_mtime
+        try:
+            written = os.stat(self.spool.ticket_path(attempt.ticket)).st_mtime
+        except FileNotFoundError:
+            # RACE: the lease was lost; whoever has the ticket counts.
+            return False
         return files.server_now(self._folder, "probe") - written > YOUNG_S
 
     def _back_off(self, job: str, trouble: str) -> None:

@@ -122,7 +122,7 @@ class Spool:
             files.replace(
                 spool.path("PROTOCOL"),
                 f"{PROTOCOL}\n".encode("ascii"),
-                f".{os.getpid()}.new",
+                f".{os.urandom(4).hex()}.new",
             )
         except OSError as error:
             raise _unusable(spool.workspace, error) from error
