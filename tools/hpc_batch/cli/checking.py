@@ -15,6 +15,7 @@ from hpc_batch.cli.requests import Lint, Render
 from hpc_batch.cli.site import load, load_if_any
 from hpc_batch.config import Config
 from hpc_batch.errors import ConfigError, HpcBatchError, JobFileError, Problem
+from hpc_batch.template.syntax import syntax_check
 
 SAMPLE_ID = "00000000-00000000000-0000000000000000"
 """The job whose workspace `render` shows."""
@@ -38,7 +39,7 @@ class Finding:
     """config, job or template."""
     line: int | None
     severity: str
-    """error or warning."""
+    """error or advice."""
     text: str
 
     def __str__(self) -> str:
@@ -57,6 +58,13 @@ def check_drop(name: str, data: bytes, config: Config | None) -> description.Des
         jobfile.parse(data)
         return None
     return description.describe(SAMPLE_ID, name, data, config)
+
+
+def of_problem(file: str, kind: str, problem: Problem) -> Finding:
+    """Return a problem of a file as a finding; some problems of jobs are their template's."""
+    if kind == "job" and isinstance(problem, template.Finding):
+        file = f"{problem.template}.template"
+    return Finding(file, kind, problem.line, "error", problem.text)
 
 
 def lint(request: Lint, output: Output) -> int:
@@ -120,7 +128,7 @@ def _findings(file: str, kind: str, config: Config | None) -> list[Finding]:
 def _of_error(file: str, kind: str, error: HpcBatchError) -> Iterable[Finding]:
     if isinstance(error, JobFileError):
         for problem in error.problems:
-            yield Finding(file, kind, problem.line, "error", problem.text)
+            yield of_problem(file, kind, problem)
     elif isinstance(error, ConfigError):
         for text in error.problems:  # each begins with the file and the line
             line, _, rest = text.removeprefix(f"{Path(file).absolute()}:").partition(":")
@@ -133,11 +141,11 @@ def _of_error(file: str, kind: str, error: HpcBatchError) -> Iterable[Finding]:
 def _of_template(path: Path, config: Config | None) -> list[Finding]:
     """Check a template by itself, with the names that the site gives to templates."""
     chosen = template.load(path.parent, path.stem)
-    trusted = set(config.env) if config is not None else set()
-    return [
-        Finding(str(path), "template", found.line, found.severity, found.text)
-        for found in template.lint(chosen, None, trusted)
-    ]
+    trusted = template.SITE_NAMES | (config.env.keys() if config is not None else set())
+    found = template.lint(chosen, None, trusted)
+    if not any(finding.severity == "error" for finding in found):
+        found += syntax_check(chosen)
+    return [Finding(str(path), "template", f.line, f.severity, f.text) for f in found]
 
 
 def _read(path: str) -> bytes:

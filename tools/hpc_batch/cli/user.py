@@ -10,7 +10,7 @@ from typing import Any, Mapping
 
 from hpc_batch import jobfile
 from hpc_batch.cli import exit_codes
-from hpc_batch.cli.checking import check_drop
+from hpc_batch.cli.checking import check_drop, of_problem
 from hpc_batch.cli.output import CommandError, Output
 from hpc_batch.cli.requests import Cancel, Check, Dropped, Retry, Run, Submit, Wait
 from hpc_batch.cli.site import Site, site_of
@@ -175,10 +175,7 @@ def _prepared(request: Dropped, config: Config | None) -> list[Ready]:
         try:
             check_drop(drop.name, drop.text, config)
         except JobFileError as error:
-            problems += [
-                f"{drop.source}:{p.line}: {p.text}" if p.line else f"{drop.source}: {p.text}"
-                for p in error.problems
-            ]
+            problems += [str(of_problem(drop.source, "job", p)) for p in error.problems]
         except HpcBatchError as error:
             code = error.exit_code
             problems.append(f"{drop.source}: {error}")
