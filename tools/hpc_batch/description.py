@@ -60,7 +60,8 @@ def describe(job: str, name: str, data: bytes, config: Config) -> Described:
         values[key] = os.path.basename(path)
     root = config.env["workspace"].rstrip("/")
     site = {**config.env, "workspace": f"{root}/jobs/{job}/{word}/work"}
-    script = template.render(chosen, values, site)
+    named = {*source.input_map, *source.output_map}
+    script = template.render(chosen, values, site, files=named)
     return Described(
         description={
             "protocol": PROTOCOL,
