@@ -16,7 +16,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,8 @@ def left_out(folder: str, names: list[str]) -> list[str]:
 
 def blocks(kind: str) -> list[str]:
     """Return the fenced blocks of one kind, in order."""
-    return re.findall(rf"^```{kind}\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for found, text in fenced if found == kind]
 
 
 class Reader:
@@ -89,6 +90,14 @@ class Reader:
         assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def processes(self) -> list[bytes]:
+        """Return the command lines of processes that work in the checkout."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):  # RACE: it ended between the two looks.
+                found.append(entry.read_bytes())
+        return [line for line in found if os.fsencode(self.checkout) in line]
+
     def here(self, text: str) -> str:
         """Return a text of README as it is on this machine."""
         for written, meant in SUBSTITUTIONS:
@@ -134,6 +143,18 @@ def test_the_first_two_commands_do_what_they_say(reader: Reader) -> None:
     printed = reader.run(blocks("sh")[0])
     assert "passed" in printed
     assert any((reader.checkout / "quickstart").iterdir())
+    assert reader.processes() == []
+
+
+def test_quickstart_may_be_repeated_and_leaves_no_process_behind(reader: Reader) -> None:
+    for _ in range(2):
+        printed = reader.run("./tools/quickstart")
+        assert reader.processes() == []
+        assert re.search(r"segments\s+ok\s+completed", printed)
+        assert re.search(r"no_audio\s+error\s+exit_code", printed)
+    paths = [Path(line) for line in printed.splitlines() if line.startswith("/")]
+    assert {path.suffix for path in paths} >= {".finished", ".csv", ".json"}
+    assert all(path.is_file() for path in paths)
 
 
 def test_the_sample_template_is_the_one_that_ships() -> None:
