@@ -168,7 +168,8 @@ def lint(
     known = None if names is None else {*names, *trusted, *template.directives.args}
     found = list(template.compiled(known, trusted).findings)
     if template.shell is not None and not found:
-        found += advice.advise(template.name, template.source, template.shell, known)
+        given = Names(None if known is None else frozenset(known), frozenset(trusted))
+        found += advice.advise(template.name, template.source, template.shell, given)
     return sorted(found, key=lambda finding: finding.line or 0)
 
 

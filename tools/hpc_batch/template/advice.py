@@ -7,39 +7,27 @@ These are hints for a template's author; nothing here stops a job.
 from __future__ import annotations
 
 import posixpath
-from typing import Collection, Iterator
+from typing import Iterator
 
+from hpc_batch.template.compiled import Names
 from hpc_batch.template.finding import Finding
 from hpc_batch.template.lexer import Lexer
 from hpc_batch.template.reader import Refusal
 from hpc_batch.template.shape import Command, Spot, Word
 
-_FILE_TOOLS = (
-    "rm",
-    "cp",
-    "mv",
-    "ln",
-    "mkdir",
-    "rmdir",
-    "cat",
-    "touch",
-    "chmod",
-    "chown",
-    "tar",
-    "ls",
-)
+_FILE_TOOLS = ("rm", "cp", "mv", "ln", "mkdir", "rmdir", "cat", "touch", "chmod", "chown", "ls")
 _CODE_SUFFIXES = (".sh", ".py", ".R", ".r", ".pl", ".m", ".bash", ".slurm", ".sbatch")
 
 
-def advise(name: str, text: str, shell: str, names: Collection[str] | None) -> list[Finding]:
-    """Return advice on a template's lines."""
-    reader = Lexer(text, shell, names)
+def advise(name: str, text: str, shell: str, names: Names) -> list[Finding]:
+    """Return advice on a template's lines; what the operator sets needs none."""
+    reader = Lexer(text, shell, names.known)
     try:
         reader.commands("")
     except (Refusal, RecursionError):
         return []
     found: dict[tuple[int, str], Finding] = {}
-    spots = reader.result.spots
+    spots = [s for s in reader.result.spots if s.placeholder.name not in names.trusted]
     for command in reader.result.commands:
         for spot, said in _about(command, spots, text):
             line = reader.line(spot.placeholder.start)

@@ -21,6 +21,9 @@ from hpc_batch.template.shape import HereDocument, Lexed, Spot
 OUTSIDE = "outside"
 """The context of placeholders in a template that no shell interprets."""
 
+_INNER_DOCUMENT = "it stands in a here-document that expands nothing, inside $(…)"
+"""Some versions of bash look for quotes, parentheses and the delimiter in there."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -35,7 +38,7 @@ class Piece:
     """The variable of the preamble, without its prefix."""
     raw: bool
     plain: str | None
-    """Set by the operator, and evaluated again: only plain text may stand here; the reason."""
+    """Why only plain text may stand here: a value of the operator's is evaluated again."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,9 @@ class Compiler:
             if refused is None and again is not None and not (harmless or trusted):
                 refused = again
             if refused is None:
-                return self._made(spot, raw=False, plain=None if harmless else again)
+                again = again if not harmless else None
+                inner = spot.document is not None and spot.depth > 0
+                return self._made(spot, raw=False, plain=_INNER_DOCUMENT if inner else again)
             self._say(placeholder.start, f"{placeholder}: {refused}")
         return None
 

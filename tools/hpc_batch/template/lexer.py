@@ -541,7 +541,8 @@ class Lexer(Reader):
             if spot.depth == self.depth:
                 spot.command_word = spot.command_word or command
                 at = spot.placeholder.start, spot.placeholder.end
-                spot.whole = whole and spot.context == "bare" and at == (start, self.i)
+                alone = whole and spot.context == "bare" and at == (start, self.i)
+                spot.whole = spot.whole or alone
 
     def _take_outside_quotes(self, context: str) -> bool:
         if self.text[self.i] == "<" and self._angles():

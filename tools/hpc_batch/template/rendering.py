@@ -14,6 +14,7 @@ from hpc_batch.template.compiled import OUTSIDE, Body, Compiled, Piece
 from hpc_batch.template.filters import FilterError, Value
 from hpc_batch.template.finding import Finding
 from hpc_batch.template.parameters import PLAIN, shown
+from hpc_batch.template.shape import HereDocument
 
 ARGUMENT_BYTES = 131071
 """Linux refuses longer arguments of a program (MAX_ARG_STRLEN, with the final NUL 128 KiB)."""
@@ -105,7 +106,7 @@ class Rendering:
             if size > ARGUMENT_BYTES:
                 text = f"the value has {size} bytes, and no argument may have more than 128 KiB; "
                 self._say(piece, text + "give it as an input file, or in a here-document")
-        if piece.plain is not None and not plain:
+        if piece.plain is not None and value and not plain:
             self._say(piece, f"{piece.plain} (the value {shown(value)} is not plain text)")
         elif piece.raw:
             return
@@ -132,14 +133,10 @@ class Rendering:
             texts.append(text)
             last = part
         whole = "".join(texts)
-        lines = whole.split("\n")[:-1]
-        if document.tabs:
-            lines = [line.lstrip("\t") for line in lines]
-        if last is not None and document.delimiter in lines:
-            way_out = "use another delimiter"
-            self._say(
-                last, f"the line {document.delimiter!r} would end the here-document; {way_out}"
-            )
+        own = "".join(part if isinstance(part, str) else "x" for part in body.pieces)
+        if last is not None and _ends(document, whole) > _ends(document, own):
+            text = f"a line that begins with {document.delimiter!r} could end the here-document"
+            self._say(last, f"{text}; use another delimiter")
         return whole
 
     def _check_literal(self, piece: Piece, value: str, *, tabs: bool) -> None:
@@ -161,9 +158,17 @@ class Rendering:
             else:
                 lines.append(preamble.assign(variable, _bytes([value])[0], self.shell))
         text = b"".join(lines)
-        if preamble.NEWLINE_VARIABLE.encode("ascii") in text:
+        if self.shell == "sh" and b'"$HPC_NL"' in text:
             text = preamble.NEWLINE_LINES + text
         return text
+
+
+def _ends(document: HereDocument, text: str) -> int:
+    """Return how many lines begin with the delimiter: bash 5.2 ends some here-documents there."""
+    lines = text.split("\n")
+    if document.tabs:
+        lines = [line.lstrip("\t") for line in lines]
+    return sum(line.startswith(document.delimiter) for line in lines)
 
 
 def _bytes(values: Sequence[str]) -> list[bytes]:
