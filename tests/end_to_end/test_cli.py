@@ -623,14 +623,15 @@ def test_the_demonstration_runs_three_jobs_and_may_be_repeated(tmp_path: Path) -
             "checksums": "ok",
             "no_audio": "error",
         }
+        assert "not a PCM WAV" in jobs["no_audio"]["message"]
         assert "not a PCM WAV" in Path(jobs["no_audio"]["answer"]).read_text()
+        assert World(tmp_path / "demo").pilots() == []
     segments = (tmp_path / "demo/results/interview.csv").read_text().splitlines()
     labels = [line.rsplit(",", 1)[1] for line in segments[1:]]
     assert labels.count("sound") >= 3
     assert labels.count("silence") >= 3
     check = ["sha256sum", "--check", "../results/interview.wav.sha256"]
     subprocess.run(check, cwd=tmp_path / "demo/media", check=True, capture_output=True, timeout=60)
-    assert World(tmp_path / "demo").pilots() == []
 
 
 # ---- from Python -----------------------------------------------------------------------------

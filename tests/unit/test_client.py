@@ -344,6 +344,14 @@ def test_retry_refuses_while_a_job_of_the_name_is_in_flight(dropbox: Dropbox) ->
     assert (dropbox.path / "again.job.finished").exists()
 
 
+def test_retry_refuses_an_answer_that_is_longer_than_a_drop_may_be(dropbox: Dropbox) -> None:
+    job = submit(dropbox, "long")
+    answer(job, stdout="\x01" * (1 << 19))
+    with pytest.raises(ValueError, match="longer than a job file"):
+        job.retry()
+    assert os.listdir(dropbox.path) == ["long.job.finished"]
+
+
 def test_retry_without_an_answer_says_so(dropbox: Dropbox) -> None:
     with pytest.raises(FileNotFoundError):
         dropbox.job("never").retry()

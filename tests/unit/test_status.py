@@ -290,6 +290,11 @@ def test_what_names_no_job_or_too_many_is_said(selector: str) -> None:
         select(JOBS, [selector])
 
 
+def test_a_name_that_is_nearly_right_is_met_with_the_right_one() -> None:
+    with pytest.raises(NoSuchJob, match="did you mean 'night-2'"):
+        select(JOBS, ["nihgt-2"])
+
+
 def test_last_of_nothing_names_no_job() -> None:
     with pytest.raises(NoSuchJob):
         select([], ["last"])

@@ -28,10 +28,13 @@ from hpc_batch import config, submitter
 from hpc_batch.client import Dropbox, Job
 from hpc_batch.errors import HpcBatchError
 from hpc_cluster import files
+from hpc_cluster.batch import local
 
 RATE_HZ = 16000
 SEED = 1962
 BETWEEN_PASSES_S = 0.5
+REST_S = 15.0
+"""A pilot that has nothing to do is waited for at most so long."""
 
 INI = """\
 # Everything runs on this machine; `hpc-batch config sample` prints what a cluster needs.
@@ -60,9 +63,10 @@ class Shown:
     job: str
     status: str
     reason: str
-    seconds: float | None
-    """From the start of its script to its end."""
+    seconds: float
+    """From the drop to the answer."""
     message: str
+    """The answer's, and of a failure the last line of the script's error output."""
     answer: Path
     outputs: tuple[Path, ...]
     as_meant: bool
@@ -83,12 +87,13 @@ def demo(folder: Path, timeout_s: float, talk: Callable[[str], None]) -> list[Sh
     chosen = config.load(_prepare(folder))
     dropbox = Dropbox(chosen.cronjob.dropbox)
     jobs = _drop(folder, dropbox)
+    begun = time.monotonic()
     talk(f"dropped {', '.join(job.name for job in jobs)} into {dropbox.path}")
-    end = time.monotonic() + timeout_s
+    answered: dict[str, float] = {}
     number = 0
-    while not all(job.done() for job in jobs):
-        if time.monotonic() >= end:
-            waiting = ", ".join(job.name for job in jobs if not job.done())
+    while len(answered) < len(jobs):
+        if time.monotonic() >= begun + timeout_s:
+            waiting = ", ".join(job.name for job in jobs if job.name not in answered)
             raise TimeoutError(f"not answered within {timeout_s:g} s: {waiting}")
         if number:
             time.sleep(BETWEEN_PASSES_S)
@@ -96,9 +101,28 @@ def demo(folder: Path, timeout_s: float, talk: Callable[[str], None]) -> list[Sh
         code = submitter.run(chosen, submitter.Options())
         if code not in (0, 75):
             raise HpcBatchError(f"pass {number} ended with {code}")
+        for job in jobs:
+            if job.done():
+                answered.setdefault(job.name, round(time.monotonic() - begun, 1))
         states = [f"{job.name[: -len('.job')]} {job.state()}" for job in jobs]
         talk(f"pass {number}: {', '.join(states)}")
-    return [_shown(job) for job in jobs]
+    _await_pilots(Path(chosen.env["workspace"]))
+    return [_shown(job, answered[job.name]) for job in jobs]
+
+
+def _await_pilots(workspace: Path) -> None:
+    """Wait until no pilot is left; with `linger = 0` each ends by itself at once."""
+    end = time.monotonic() + REST_S
+    while time.monotonic() < end and any(map(_is_alive, workspace.glob("pilots/*/pilot.json"))):
+        time.sleep(0.05)
+
+
+def _is_alive(path: Path) -> bool:
+    try:
+        known = files.read_json(str(path)).get("native_id")
+    except (OSError, ValueError):
+        return False  # RACE: a pass has removed the folder of a pilot that ended.
+    return isinstance(known, str) and local.native_id(int(known.split(".")[0])) == known
 
 
 def record(path: Path, seconds: float = 12.0) -> None:
@@ -181,25 +205,20 @@ def _drop(folder: Path, dropbox: Dropbox) -> list[Job]:
     return jobs
 
 
-def _shown(job: Job) -> Shown:
+def _shown(job: Job, seconds: float) -> Shown:
     answer = job.answer() or {}
     node = answer.get("job") or {}
     placed = [Path(path) for path in (answer.get("output_map") or {}).values()]
     meant = "error" if job.name == "no_audio.job" else "ok"
+    said = str(node.get("stderr") or "").strip().splitlines()
+    failed = node.get("status") != "ok"
     return Shown(
         job=job.name[: -len(".job")],
         status=str(node.get("status")),
         reason=str(node.get("reason")),
-        seconds=_seconds(node.get("start"), node.get("end")),
-        message=str(node.get("message")),
+        seconds=seconds,
+        message=": ".join([str(node.get("message")), *(said[-1:] if failed else [])]),
         answer=job.answer_path,
         outputs=tuple(path for path in placed if path.exists()),
         as_meant=node.get("status") == meant,
     )
-
-
-def _seconds(start: object, end: object) -> float | None:
-    from hpc_batch.status import moment
-
-    begun, ended = moment(start), moment(end)
-    return (ended - begun).total_seconds() if begun and ended else None

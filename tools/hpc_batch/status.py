@@ -11,6 +11,7 @@ Nothing here locks, writes or asks the cluster, so it may run at any time beside
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import json
 import os
@@ -256,7 +257,9 @@ def _matches(jobs: Sequence[Seen], newest: Mapping[str, Seen], selector: str) ->
         return [
             job for n, job in newest.items() if fnmatch.fnmatchcase(n[: -len(".job")], selector)
         ]
-    raise NoSuchJob(f"no job {selector!r} is known here")
+    near = difflib.get_close_matches(name, newest, 1)
+    meant = f"; did you mean {near[0][: -len('.job')]!r}?" if near else ""
+    raise NoSuchJob(f"no job {selector!r} is known here{meant}")
 
 
 _BEGINNING = datetime.min.replace(tzinfo=timezone.utc)

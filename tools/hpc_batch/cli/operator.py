@@ -162,6 +162,7 @@ def run_demo(request: Demo, output: Output) -> int:
         for row in shown:
             for path in (row.answer, *row.outputs):
                 output.line(str(path))
+        output.talk(f"more: hpc-batch -c {folder / 'hpc_batch.ini'} list")
     return exit_codes.OK if all(row.as_meant for row in shown) else exit_codes.FAILED
 
 
@@ -195,7 +196,9 @@ def _summary(seen: Status, now: datetime) -> str:
         counts[job.state] = counts.get(job.state, 0) + 1
     jobs = ", ".join(f"{n} {state}" for state, n in counts.items()) or "no jobs"
     service: Mapping[str, Any] = seen.service or {}
-    pilots = [p for p in service.get("pilots", []) if p.get("state") != "ended"]
+    # Passes look after pilots while jobs need them; what they last saw of others is old.
+    needed = counts.keys() - {"waiting"}
+    pilots = [p for p in service.get("pilots", []) if needed and p.get("state") != "ended"]
     where = ", ".join(
         f"pilot {p.get('state')}" + (f" on {p['node']}" if p.get("node") else "") for p in pilots
     )
