@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpc_batch.cli import arguments, exit_codes
+from hpc_batch.template import directives, filters, parameters
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "NEWS.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
@@ -43,6 +44,19 @@ def test_readme_and_the_job_file_page_name_the_same_reasons() -> None:
     listed = re.findall(r"^\| `(\w+)` \| (?:ok|error) \|", page("docs/reference/job-file.md"), re.M)
     (row,) = re.findall(r"^\| `thing.job.finished` \|.*reason: (.*) \|$", page("README.md"), re.M)
     assert sorted(listed) == sorted(re.findall(r"`(\w+)`", row))
+
+
+def test_the_template_page_lists_every_filter_directive_and_type() -> None:
+    text = page("docs/reference/template.md")
+    rows = text.partition("| filter |")[2].partition("\n\n")[0]
+    cells = "".join(re.findall(r"^\|([^|]*)\|", rows, re.MULTILINE))
+    assert set(re.findall(r"`([a-z]+)(?:\(|`)", cells)) == set(filters.FILTERS)
+    lines = text.partition("## `#HPC` lines")[2]
+    (told,) = directives.read("#HPC --?\n", "sample")[1]
+    assert set(re.findall(r"`--([a-z-]+)[`= ]", lines)) == set(
+        re.findall(r"--([a-z-]+)", str(told))
+    )
+    assert set(parameters.TYPES) <= set(re.findall(r"`(\w+)`", lines))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=[str(p.relative_to(CHECKOUT)) for p in PAGES])
