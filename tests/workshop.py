@@ -150,7 +150,7 @@ def group_lives(group):
     return guard.kill(group, 0)
 
 
-def wait_until(condition, seconds=20):
+def wait_until(condition, seconds=60):
     """Wait until a condition holds; fail in words when it does not."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -1,9 +1,9 @@
 """hpc_cluster: the cluster's side of hpc_batch.
 
-It runs from a bare checkout on the HPC head node and on compute nodes: standard library only, Python
-3.6 or later, JSON only. A job's state is the folder its ticket lies in (`spool`); pilots claim
-tickets and run jobs (`runner`); the queuer keeps pilots in the batch system's queue (`queuer`,
-`batch`); the session answers the service host over SSH (`session`).
+It runs from a bare checkout on the HPC head node and on compute nodes: standard library only,
+Python 3.6 or later, JSON only. A job's state is the folder its ticket lies in (`spool`); pilots
+claim tickets and run jobs (`runner`); the queuer keeps pilots in the batch system's queue
+(`queuer`, `batch`); the session answers the service host over SSH (`session`).
 """
 
 VERSION = "0.1.0"

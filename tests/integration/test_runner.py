@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -224,7 +225,7 @@ def test_a_running_job_is_cancelled(shop):
     runner = shop.start(P, "--linger", "0")
     group = running(shop, job)
     assert shop.spool.cancel_all([job]) == {job: "asked"}
-    assert runner.wait(20) == 0
+    assert runner.wait(60) == 0
     assert shop.result(job)["reason"] == "cancelled"
     assert shop.done() == {job: "cancelled"} and not group_lives(group)
 
@@ -243,7 +244,7 @@ def test_a_lost_ticket_means_kill_and_write_nothing(shop):
     group = running(shop, job)
     ticket = shop.spool.tickets("running")[0]
     shop.spool.finish(ticket, "died")
-    assert runner.wait(20) == 0
+    assert runner.wait(60) == 0
     assert not group_lives(group)
     assert not files.exists(files.join(shop.spool.attempt_folder(job, 1), "result.json"))
 
@@ -254,7 +255,7 @@ def test_a_result_after_the_lease_was_lost_is_dropped(shop):
     running(shop, job)
     assert shop.spool.crash(shop.spool.tickets("running")[0], 1, 10) == "died"
     files.write_new(files.join(shop.spool.attempt_folder(job, 1), "work", "go"), b"")
-    assert runner.wait(20) == 0
+    assert runner.wait(60) == 0
     assert shop.done() == {job: "died"}
 
 
@@ -268,7 +269,7 @@ def test_a_signal_hands_tickets_back_with_a_start_and_no_crash(shop, number):
     runner = shop.start(P, "--linger", "0")
     group = running(shop, job)
     runner.send_signal(number)
-    assert runner.wait(40) == 0
+    assert runner.wait(60) == 0
     assert sorted((t.job, t.starts, t.crashes) for t in shop.spool.tickets("ready")) == [
         (job, 1, 0),
         (waiting, 0, 0),
@@ -282,7 +283,7 @@ def test_after_the_warning_a_job_may_use_the_rest_of_the_walltime(shop):
     runner = shop.start(P, "--linger", "0", "--walltime", "600")
     running(shop, job)
     runner.send_signal(signal.SIGUSR1)
-    assert runner.wait(20) == 0
+    assert runner.wait(60) == 0
     assert shop.done() == {job: "ok"}
 
 
@@ -293,7 +294,7 @@ def test_a_job_killed_together_with_its_pilot_is_handed_back(shop):
     os.killpg(group, signal.SIGTERM)
     time.sleep(0.3)
     runner.send_signal(signal.SIGTERM)
-    assert runner.wait(40) == 0
+    assert runner.wait(60) == 0
     assert [(t.starts, t.crashes) for t in shop.spool.tickets("ready")] == [(1, 0)]
 
 
@@ -344,14 +345,14 @@ def test_a_killed_runner_takes_its_jobs_along_and_another_finishes(shop):
 
 
 def test_a_runner_is_started_once_only(shop):
-    assert shop.start(P, "--linger", "0").wait(20) == 0
-    assert shop.start(P, "--linger", "0").wait(20) == 1
+    assert shop.start(P, "--linger", "0").wait(60) == 0
+    assert shop.start(P, "--linger", "0").wait(60) == 1
 
 
 def test_a_pilot_whose_slot_was_given_away_claims_nothing(shop):
     job = shop.job("#!/bin/sh\n")
     pilot.make(shop.spool, P, {"slot": 0, "batch": "local", "native_id": None})
-    assert shop.start(P, "--linger", "0").wait(20) == 1
+    assert shop.start(P, "--linger", "0").wait(60) == 1
     assert "slot" in pilot.read(shop.spool, P)["trouble"]
     assert [t.job for t in shop.spool.tickets("ready")] == [job]
 
@@ -362,10 +363,55 @@ def test_a_runner_that_cannot_write_its_heartbeat_gives_its_jobs_back(shop):
     runner = shop.start(P, "--linger", "0", "--beat", "0.1")
     group = running(shop, job)
     files.unlink(files.join(shop.spool.pilot_folder(P), "heartbeat"))
-    assert runner.wait(20) == 1
+    assert runner.wait(60) == 1
     assert not group_lives(group)
     assert [(t.starts, t.crashes) for t in shop.spool.tickets("ready")] == [(1, 0)]
     assert "heartbeat" in pilot.read(shop.spool, P)["trouble"]
+
+
+# ---- storage that is full ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A workshop on a file system of 64 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    shop = Workshop(folder / "workspace")
+    yield shop
+    shop.close()
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_job_that_does_not_fit_the_disk_is_given_back_and_delays_nobody(small):
+    big = small.job("#!/bin/sh\n", inputs=[("x", b"x" * (36 << 20))], writable_inputs=True)
+    other = small.job("#!/bin/sh\n")
+    assert small.drain() == 1
+    assert small.done() == {other: "ok"}
+    assert [(t.job, t.starts, t.crashes) for t in small.spool.tickets("ready")] == [(big, 0, 0)]
+    [name] = pilot.pilots(small.spool)
+    assert "No space left" in pilot.read(small.spool, name)["trouble"]
+
+
+def test_a_full_workspace_is_noticed_before_anything_is_claimed(small):
+    job = small.job("#!/bin/sh\n", inputs=[("x", b"x" * (56 << 20))])
+    assert small.drain() == 1
+    assert [t.job for t in small.spool.tickets("ready")] == [job]
+
+
+def test_a_result_that_finds_no_space_is_kept_until_there_is_some(small):
+    filling = "#!/bin/sh\necho $$ > pid\nhead -c 90000000 /dev/zero > out\nexit 0\n"
+    job = small.job(filling, outputs=["pid"])
+    runner = small.start(P, "--linger", "0")
+    running(small, job)
+    time.sleep(2)
+    assert small.done() == {} and runner.poll() is None
+    files.unlink(files.join(small.spool.attempt_folder(job, 1), "work", "out"))
+    assert runner.wait(60) == 0
+    assert small.done() == {job: "ok"}
 
 
 # ---- the drain -----------------------------------------------------------------------------------
@@ -376,7 +422,7 @@ def test_a_job_that_arrives_while_another_runs_is_done_too(shop):
     runner = shop.start(P, "--linger", "0")
     running(shop, first)
     second = shop.job("#!/bin/sh\n")
-    assert runner.wait(20) == 0
+    assert runner.wait(60) == 0
     assert shop.done() == {first: "ok", second: "ok"}
 
 
@@ -385,7 +431,7 @@ def test_an_idle_pilot_lingers(shop):
     wait_until(lambda: pilot.read(shop.spool, P).get("started"))
     time.sleep(1.5)
     job = shop.job("#!/bin/sh\n")
-    assert runner.wait(20) == 0
+    assert runner.wait(60) == 0
     assert shop.done() == {job: "ok"}
 
 
@@ -396,7 +442,7 @@ def test_without_linger_a_pilot_still_waits_for_what_is_being_staged(shop):
     time.sleep(1.5)
     assert runner.poll() is None
     shop.spool.publish_all([(job, SESSION)])
-    assert runner.wait(20) == 0
+    assert runner.wait(60) == 0
     assert shop.done() == {job: "ok"}
 
 
@@ -410,18 +456,18 @@ def test_no_job_falls_between_a_closing_pilot_and_the_queuer(shop):
         job = shop.job("#!/bin/sh\n")
         known = pilot.read(shop.spool, name)
         counted_on = not (known.get("closing") or known.get("closed"))
-        runner.wait(20)
+        runner.wait(60)
         if counted_on:
             assert shop.done().get(job) == "ok", f"round {round_}"
         shop.spool.purge_all([job], keep=False)
 
 
 def test_several_jobs_run_at_a_time_in_as_many_slots(shop):
-    jobs = [shop.job("#!/bin/sh\nsleep 1.5\n") for _ in range(4)]
-    began = time.monotonic()
+    meet = "#!/bin/sh\ntouch ../../../$$.here\n"
+    meet += "while [ $(ls ../../../ | grep -c here) -lt 4 ]; do sleep 0.05; done\n"
+    jobs = [shop.job(meet, time_limit=30) for _ in range(4)]
     assert shop.drain("--slots", "4") == 0
-    assert time.monotonic() - began < 6
-    assert set(shop.done()) == set(jobs)
+    assert shop.done() == dict.fromkeys(jobs, "ok")
 
 
 def test_a_suspect_runs_alone_and_last(shop):
