@@ -28,9 +28,11 @@ QUEUE_LENGTH = 64
 class Proxy:
     """Carries connections from a port of its own to 127.0.0.1:`target`."""
 
-    def __init__(self, target: int, delay_s: float = 0.0) -> None:
+    def __init__(self, target: int, delay_s: float = 0.0, rate: int | None = None) -> None:
         self.target = target
         self.delay_s = delay_s
+        self.rate = rate
+        """Bytes a second that pass upwards; None: as many as can."""
         self.port = 0
         self.connections = 0
         self.bytes = {"up": 0, "down": 0}
@@ -177,6 +179,8 @@ class Proxy:
                 if self._stall_at is not None and self.bytes["down"] >= self._stall_at:
                     self._flowing.clear()
                 await writer.drain()
+                if self.rate and way == "up":
+                    await asyncio.sleep(len(data) / self.rate)
                 if allowed <= len(data) and way in self._limits:
                     del self._limits[way]
                     self._cut()

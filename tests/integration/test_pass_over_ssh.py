@@ -104,7 +104,7 @@ def test_a_cut_connection_is_resumed_without_sending_again_what_had_arrived(
             before = line.up_bytes
             assert here.until("big")["big"]["status"] == "ok"
             assert (here.out / "t").read_bytes() == source.read_bytes()
-            assert line.up_bytes - before < size * 0.6
+            assert line.up_bytes - before < size // 2 + (8 << 20)  # two frames
 
 
 def test_a_cut_while_outputs_come_back_is_resumed_too(tmp_path: Path, server: sshd.Sshd) -> None:
@@ -125,7 +125,7 @@ def test_a_cut_while_outputs_come_back_is_resumed_too(tmp_path: Path, server: ss
             before = line.down_bytes
             assert here.until("big")["big"]["status"] == "ok"
             assert (here.out / "t").stat().st_size == size
-            assert line.down_bytes - before < size * 0.6
+            assert line.down_bytes - before < size // 2 + (8 << 20)
             assert os.listdir(here.out) == ["t"]
 
 
@@ -139,9 +139,9 @@ def test_a_trivial_job_is_answered_while_a_huge_input_crawls(
         keys = {"remote": remote(server, "fabric", line.port), "hpc_env": env()}
         with world(tmp_path / "w", **keys) as here:
             ini = str(here.ini)
-            outputs = {"target": str(here.out / "huge")}
+            outputs = {"target": str(here.out / "copied")}
             here.drop("huge", "copy", input_map={"source": str(huge)}, output_map=outputs)
-            program = [sys.executable, CHECKOUT / "tools" / "hpc_submitter", ini]
+            program = [sys.executable, CHECKOUT / "tools" / "hpc_submitter", "--debug", ini]
             running = subprocess.Popen(program, start_new_session=True)
             try:
                 end = time.monotonic() + 30
