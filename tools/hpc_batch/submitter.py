@@ -92,7 +92,9 @@ def _logging(state: State, options: Options) -> Iterator[None]:
     path = state.path("log")
     if path.exists() and path.stat().st_size > LOG_BYTES:
         files.rename(str(path), str(state.path("log.1")))
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8")]
+    # Names may be any bytes; an error of logging itself would be mailed by cron.
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handlers: list[logging.Handler] = [file]
     if options.debug:
         handlers.append(logging.StreamHandler())
     log.setLevel(logging.DEBUG if options.debug else logging.INFO)
