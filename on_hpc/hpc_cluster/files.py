@@ -335,6 +335,13 @@ def replace(path: Path, data: bytes, suffix: str = ".new") -> None:
     replace_all([(path, data)], suffix)
 
 
+def show(path: Path, data: bytes, suffix: str = ".new") -> None:
+    """Replace one file atomically, and not durably: what may be forgotten in a power cut."""
+    temporary = join(path, b"")[:-1] + to_bytes(suffix)
+    write_new(temporary, data)
+    rename(temporary, path)
+
+
 # ---- names -----------------------------------------------------------------------------------
 
 

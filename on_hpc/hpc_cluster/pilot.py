@@ -1,11 +1,12 @@
 """A pilot, seen through its folder `pilots/P`.
 
-    pilot.json     what the queuer knows: slot, native id, when it was submitted runner.json    what
-    the runner says: host, when it started, closing, closed, trouble, its jobs heartbeat      64
-    bytes, overwritten in place every 30 s by the runner code/          the code it runs, frozen
-    when it was submitted: a checkout may be upgraded meanwhile log            what it printed
-    observed.NODE  what the observers of one node saw of its heartbeat dead.json      why and when
-    it was found dead; then its tickets and its slot are taken away
+    pilot.json     what the queuer knows: slot, native id, when it was submitted
+    runner.json    what the runner says: host, start, closing, closed, trouble, its jobs
+    heartbeat      64 bytes, overwritten in place every 30 s by the runner
+    code/          the code it runs, frozen when it was submitted: a checkout may be upgraded
+    log            what it printed
+    observed.NODE  what the observers of one node saw of its heartbeat
+    dead.json      why and when it was found dead; then its tickets and its slot are taken away
 
 Each file has one writer, and readers lay them over each other. Nobody believes a clock or an mtime:
 an observer compares the content of the heartbeat with what it read before, by the monotonic clock
@@ -13,7 +14,7 @@ of its own node, in the same boot.
 """
 
 import os
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from hpc_cluster import PROTOCOL, batch, clock, files
 from hpc_cluster.spool import Spool
@@ -88,10 +89,26 @@ def adopt(spool: Spool, pilot: str, info: Dict[str, Any]) -> None:
 
 
 def write(spool: Spool, pilot: str, info: Dict[str, Any], name: str = "pilot.json") -> None:
-    """Replace one of the pilot's JSON files."""
+    """Replace one of the pilot's JSON files durably."""
+    path, document = _document(spool, pilot, info, name)
+    files.replace(path, document, f".{os.urandom(4).hex()}.new")
+
+
+def tell(spool: Spool, pilot: str, info: Dict[str, Any]) -> None:
+    """Replace runner.json durably: it says that the runner has begun, or closed."""
+    write(spool, pilot, info, "runner.json")
+
+
+def show(spool: Spool, pilot: str, info: Dict[str, Any]) -> None:
+    """Replace runner.json without making it durable: which jobs run decides nothing."""
+    files.show(*_document(spool, pilot, info, "runner.json"))
+
+
+def _document(
+    spool: Spool, pilot: str, info: Dict[str, Any], name: str
+) -> Tuple[files.Path, bytes]:
     document = files.merge({"protocol": PROTOCOL, "pilot": pilot}, info)
-    path = files.join(spool.pilot_folder(pilot), name)
-    files.replace(path, files.to_json(document), f".{os.urandom(4).hex()}.new")
+    return files.join(spool.pilot_folder(pilot), name), files.to_json(document)
 
 
 def read(spool: Spool, pilot: str) -> Dict[str, Any]:

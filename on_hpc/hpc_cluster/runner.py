@@ -20,7 +20,7 @@ import select
 import signal
 import sys
 from types import FrameType
-from typing import Any, Dict, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
 
 from hpc_cluster import batch, clock, description, files, pilot
 from hpc_cluster.attempt import Attempt, Context
@@ -396,13 +396,18 @@ class Runner:
     # ---- saying what is ----------------------------------------------------------------------
 
     def _tell_jobs(self) -> None:
-        self._say(running=sorted(a.ticket.job for a in self.attempts))
+        """Show in runner.json which jobs run; a power cut may forget it."""
+        self._said["running"] = sorted(a.ticket.job for a in self.attempts)
+        self._write(pilot.show)
 
     def _say(self, **changes: Any) -> None:
-        """Rewrite runner.json; that it cannot be written stops nobody."""
+        """Rewrite runner.json durably; that it cannot be written stops nobody."""
         self._said.update(changes)
+        self._write(pilot.tell)
+
+    def _write(self, how: Callable[[Spool, str, Dict[str, Any]], None]) -> None:
         try:
-            pilot.write(self.spool, self.options.pilot, self._said, "runner.json")
+            how(self.spool, self.options.pilot, self._said)
         except OSError as error:
             log(f"cannot write runner.json: {error.strerror}")
 
