@@ -154,12 +154,12 @@ def _outcome(path: Path) -> Outcome:
     return Outcome(tuple(calls), path.with_name(path.name + ".err").read_bytes())
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _holder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="shell-lab-")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def shell_lab() -> Lab:
     """Return the lab of this process; it goes away with the process."""
     return Lab(Path(_holder().name))

@@ -27,7 +27,7 @@ def shells(case: dict[str, Any]) -> list[str]:
     return ["bash" if shell == "bash" else "sh" for shell in case["shells"]]
 
 
-PAIRS = [pytest.param(c, s, id=f"{c['id']}-{s}") for c in CORPUS for s in shells(c)]
+PAIRS: list[Any] = [pytest.param(c, s, id=f"{c['id']}-{s}") for c in CORPUS for s in shells(c)]
 CALLED = [c for c in CORPUS if "calls" in c and c["id"] != TYPO]
 
 

@@ -15,7 +15,10 @@ from hpc_batch.template.lexer import Lexer
 from hpc_batch.template.reader import Refusal
 from hpc_batch.template.shape import Command, Spot, Word
 
-_FILE_TOOLS = ("rm", "cp", "mv", "ln", "mkdir", "rmdir", "cat", "touch", "chmod", "chown", "ls")
+_FILE_TOOLS = frozenset(
+    ("rm", "cp", "mv", "ln", "mkdir", "rmdir", "cat", "touch", "chmod", "chown", "ls", "tar")
+    + ("find", "sed", "sort", "rsync", "zip", "git", "wget", "curl")
+)
 _CODE_SUFFIXES = (".sh", ".py", ".R", ".r", ".pl", ".m", ".bash", ".slurm", ".sbatch")
 
 

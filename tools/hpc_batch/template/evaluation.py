@@ -43,6 +43,10 @@ def marks(lexed: Lexed) -> list[Mark]:
 
 
 class _Examination:
+    """Goes through the commands of a script; `wrapped`, through the text of one that is quoted
+    once more: there any word may be a program, and no further quoting counts.
+    """
+
     def __init__(self, lexed: Lexed, *, wrapped: bool = False) -> None:
         self.lexed = lexed
         self.wrapped = wrapped
@@ -117,13 +121,20 @@ class _Examination:
             options = "".join(w.text for w in words if w.text.startswith("-"))
             if "i" in options or "n" in options:
                 found += words
-            found += [w for w in words if "=" not in w.lead]
+            array = "a" in options or "A" in options
+            for word in words:
+                value = word.text[len(word.lead) :]
+                compound = "=(" in word.lead or (array and not value.startswith("("))
+                found += [word] if "=" not in word.lead or compound else []
         elif name in ("let", "unset", "getopts"):
             found += words
         elif name == "printf":
             found += _after(words, ("-v",))
+            found += [w for w in words[:1] if not w.literal and not w.lead]
         elif name in ("test", "["):
             found += _after(words, ("-v", "-R"))
+            pairs = zip(words, words[1:])
+            found += [b for a, b in pairs if not (a.literal or a.lead) and not b.literal]
         elif name == "[[":
             found += _after(words, ("-v", "-R"))
             for before, operator, after in zip(words, words[1:], words[2:]):
@@ -206,7 +217,7 @@ class _Examination:
         self, spots: Sequence[Spot], text: str, program: Program, name: str
     ) -> Iterator[Mark]:
         for spot in spots:
-            if program.language != "shell" or not _quoted_again(spot, text):
+            if self.wrapped or program.language != "shell" or not _quoted_again(spot, text):
                 yield _evaluated(spot, program, name)
 
 
@@ -244,18 +255,19 @@ def _code(words: Sequence[Word], program: Program) -> tuple[list[Word], bool]:
     if program.everything:
         operands = _operands(words[1:], program)
         return list(words[1:]), program.stdin and len(operands) <= (program.operand or 0)
-    found: list[Word] = []
+    found = [word for word in words if program.remote and ":" in word.lead]
     operands = []
-    elsewhere = from_stdin = False
+    elsewhere = from_stdin = dashes = False
     rest = list(words[1:])
     while rest:
         word = rest.pop(0)
         if word.text in ("-", "--") or not word.lead.startswith("-"):
             if word.text == "--":
+                dashes = not operands
                 operands += rest
                 break
             operands.append(word)
-            if program.operand is None or len(operands) > program.operand:
+            if program.stops and len(operands) > (program.operand or 0):
                 operands += rest
                 break
             continue
@@ -275,11 +287,11 @@ def _code(words: Sequence[Word], program: Program) -> tuple[list[Word], bool]:
     if program.operand is not None:
         if not found and not elsewhere:
             found += operands[program.operand : program.operand + 1]
-    elif not found and operands and not operands[0].lead and not operands[0].literal:
+    elif operands and not (found or dashes or operands[0].lead or operands[0].literal):
         found.append(operands[0])  # its value may begin with a dash, and be an option
     script = bool(operands) and operands[0].text != "-" and not from_stdin
-    if program.language == "SQL" and program.operand is not None:
-        script = len(operands) > program.operand
+    if program.language == "SQL":
+        script = program.operand is not None and len(operands) > program.operand
     return found, program.stdin and not found and not script
 
 

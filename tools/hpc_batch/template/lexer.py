@@ -302,9 +302,11 @@ class Lexer(Reader):
                 command.words.clear()
                 return
             raise Refusal(start, "this parenthesis is not understood; quote it, if it is text")
-        if self.shell == "bash" and self.text.startswith("((", start):
+        if self.text.startswith("((", start):
             self.i += 2
             if self.try_arithmetic():
+                if self.shell != "bash":
+                    raise Refusal(start, "`((…))` is not for sh; write ( (…) ) for subshells")
                 command.compound = True
                 return
             self.i = start

@@ -30,6 +30,10 @@ class Program:
     operand: int | None = None
     """The operand that is code, if no option was, counted from 0. Where everything is code: how
     many operands leave the code to standard input."""
+    remote: bool = False
+    """Words with a colon are read by a shell on the other side."""
+    stops: bool = True
+    """No option is read behind the first operand."""
     stdin: bool = False
     """Without code in its arguments it reads it from standard input."""
 
@@ -43,8 +47,10 @@ _SHELL = Program(
 _EVERYTHING = Program(
     "shell", "call the program directly, or quote the value: <<{name}|sh>>", everything=True
 )
+_COMMAND = Program("shell", _SHELL_WAY_OUT, code=("c", "--command"), stops=False)
 _SSH_VALUED = tuple("BbcDEeFIiJLlmOopQRSWw")
-_SCRIPT = Program("script", "write the file's name yourself, or set it in [hpc_env]", True)
+_SCRIPT = Program("shell", "write the file's name, or set it in [hpc_env]", operand=0)
+_REMOTE = replace(_EVERYTHING, everything=False, remote=True)
 
 
 def _interpreter(language: str, way_out: str, *code: str, valued: tuple[str, ...] = ()) -> Program:
@@ -63,7 +69,12 @@ _AWK = Program(
     files=("f", "--file"),
     operand=0,
 )
-_SQL = "write the statement to a file without the value, or declare the argument's type"
+_SQL = Program(
+    "SQL",
+    "write the statement to a file without the value, or declare the argument's type",
+    stops=False,
+    stdin=True,
+)
 
 PROGRAMS: dict[str, Program] = {
     **dict.fromkeys(("sh", "bash", "dash", "ksh", "zsh", "ash", "mksh", "fish", "csh"), _SHELL),
@@ -75,7 +86,13 @@ PROGRAMS: dict[str, Program] = {
     **dict.fromkeys(("source", "."), _SCRIPT),
     **dict.fromkeys(("sbatch", "qsub", "bsub", "at", "batch"), _QUEUE),
     **dict.fromkeys(("python", "python2", "python3", "pypy3"), _PYTHON),
-    "su": Program("shell", _SHELL_WAY_OUT, code=("c", "--command"), stdin=True),
+    **dict.fromkeys(("su", "script", "flock"), _COMMAND),
+    **dict.fromkeys(("scp", "rsync"), _REMOTE),
+    **dict.fromkeys(("make", "gmake"), Program("make", "pass it in the environment", True)),
+    "gnuplot": Program("gnuplot", "write the value to a file", code=("e",), stops=False),
+    "expect": Program("Tcl", "pass it as an argument: $argv", code=("c",), stdin=True),
+    "gdb": Program("gdb", "write the commands to a file", code=("-ex",), valued=("x",)),
+    "tmux": _EVERYTHING,
     "perl": _interpreter("Perl", "pass it as an argument: perl -e '… $ARGV[0] …' {x}", "e", "E"),
     "ruby": _interpreter("Ruby", "pass it as an argument: ruby -e '… ARGV[0] …' {x}", "e"),
     "node": _interpreter(
@@ -96,6 +113,7 @@ PROGRAMS: dict[str, Program] = {
         valued=("l",),
         files=("f", "--file"),
         operand=0,
+        stops=False,
     ),
     "jq": Program(
         "jq",
@@ -104,13 +122,12 @@ PROGRAMS: dict[str, Program] = {
         valued=("L", "--indent", "--tab"),
         files=("f", "--from-file"),
         operand=0,
+        stops=False,
     ),
     "bc": Program("bc", "declare the argument as a number", code=("e",), stdin=True),
-    "sqlite3": Program("SQL", _SQL, code=("-cmd",), valued=("-separator",), operand=1, stdin=True),
-    "psql": Program(
-        "SQL", _SQL, code=("c", "--command"), valued=("d", "h", "p", "U", "v"), stdin=True
-    ),
-    "mysql": Program("SQL", _SQL, code=("e", "--execute"), valued=("h", "P", "u"), stdin=True),
+    "sqlite3": replace(_SQL, code=("-cmd",), valued=("-separator",), operand=1),
+    "psql": replace(_SQL, code=("c", "--command"), valued=("d", "h", "p", "U", "v")),
+    "mysql": replace(_SQL, code=("e", "--execute"), valued=("h", "P", "u")),
 }
 
 _WRAPPERS = """

@@ -30,6 +30,7 @@ _PARAMETER_WORD = re.compile(r"[^\\\"'$`<«}\n]+")
 _OPERAND_BEFORE = re.compile(r"[A-Za-z0-9_)\]}'\"]")
 _NUMBER = re.compile(r"[0-9][A-Za-z0-9_#@]*")
 _SIMPLE_QUOTED = re.compile(r"'[^'\"$`\\{}<«\n]*'")
+_SPLIT = re.compile(r"\$(?:\\\n|\(\\\n\()")
 _ARITHMETIC_WAY_OUT = "assign the value to a variable first, and use that"
 
 
@@ -252,6 +253,8 @@ class Reader:
         """Read what a dollar begins; `quoted` in double quotes and bodies of here-documents."""
         start = self.i
         following = self.text[self.i + 1 : self.i + 2]
+        if _SPLIT.match(self.text, self.i):
+            raise Refusal(start, "a line is continued inside of an expansion's beginning; join it")
         if following == "'" and not quoted:
             self.ansi()
             return
@@ -270,7 +273,9 @@ class Reader:
             self.substitution(start)
         elif following == "{":
             self.parameter(quoted=quoted, body=body)
-        elif following == "[" and self.shell == "bash":
+        elif following == "[":
+            if self.shell != "bash":
+                raise Refusal(start, "`$[` is not for sh; write $((…)), or \\$[ for text")
             self.i += 2
             self._arithmetic_to("]", start)
         else:
@@ -435,8 +440,7 @@ class Reader:
         name = NAME.match(self.text, self.i, self.end)
         if name:
             self.i = name.end()
-            indirect = prefix == "!" and self.shell == "bash"
-            self.use(name[0], start, arithmetic=indirect)
+            self.use(name[0], start, arithmetic=prefix == "!")
         elif placeholder is not None:
             self.take(placeholder, "name", "a value cannot name a variable; use a case statement")
         elif self.i < self.end and self.text[self.i] in _SPECIAL:
