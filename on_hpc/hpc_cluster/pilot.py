@@ -10,7 +10,7 @@
 
 Each file has one writer, and readers lay them over each other. Nobody believes a clock or an mtime:
 an observer compares the content of the heartbeat with what it read before, by the monotonic clock
-of its own node, in the same boot.
+of its own node, in the same boot. An operator who sends a pilot away leaves dismissed.json.
 """
 
 import os
@@ -35,6 +35,9 @@ READS = 5
 """A lease has run out only after so many readings."""
 
 HEARTBEAT_BYTES = 64
+
+PAPERS = ("pilot.json", "runner.json", "dismissed.json", "dead.json")
+"""What is known of a pilot; each file has one writer."""
 
 LAUNCHER = b"""#!/usr/bin/env python3
 \"\"\"The program that a pilot runs; see hpc_cluster/runner.py.\"\"\"
@@ -113,7 +116,7 @@ def _document(
 
 def read(spool: Spool, pilot: str) -> Dict[str, Any]:
     """Return everything known of a pilot; of one without a folder, its id alone."""
-    parts = [_read(spool, pilot, name) for name in ("pilot.json", "runner.json", "dead.json")]
+    parts = [_read(spool, pilot, name) for name in PAPERS]
     own = parts[0].get("native_id")
     known = files.merge({"pilot": pilot}, *parts)
     # The batch system's own word is the id to ask it for; the runner's is second.

@@ -61,7 +61,7 @@ def keep(spool: Spool, wishes: Dict[str, Any]) -> Dict[str, Any]:
     batch.dialect(policy.scheduler)
     _adopt(spool, policy)
     known = [pilot.read(spool, name) for name in pilot.pilots(spool)]
-    seen = _observe(spool, [info for info in known if not info.get("dead")])
+    seen = observe(spool, [info for info in known if not info.get("dead")])
     for one in seen:
         if one.dead is not None:
             _bury(spool, one)
@@ -98,7 +98,7 @@ def _adopt(spool: Spool, policy: Policy) -> None:
             pilot.adopt(spool, name, {"slot": slot, "batch": policy.scheduler})
 
 
-def _observe(spool: Spool, infos: List[Dict[str, Any]]) -> List[Seen]:
+def observe(spool: Spool, infos: List[Dict[str, Any]]) -> List[Seen]:
     """Ask each batch system that is concerned once, and look at every heartbeat."""
     seen = []
     for name in sorted({info.get("batch", "local") for info in infos}):
@@ -150,8 +150,10 @@ def _bury(spool: Spool, one: Seen) -> None:
         {"dead": one.dead, "ended": clock.iso(), "end_reason": reason},
         "dead.json",
     )
-    # One that was never submitted, because its submitter was killed, says nothing about pilots.
+    # One that was never submitted, because its submitter was killed, says nothing about pilots; nor
+    # does one that an operator sent away.
     tried = info.get("started") or info.get("native_id") or info.get("unclear")
+    tried = tried and not info.get("dismissed")
     if tried and not _works(info):
         last = info.get("trouble") or batch.last_lines(_log(spool, name))
         words = f"pilot {name} ended before it claimed a job: {one.dead}"
@@ -168,13 +170,24 @@ def _log(spool: Spool, name: str) -> str:
 
 
 def _reap(spool: Spool, policy: Policy) -> List[str]:
-    """Running to ready, or done as died: take the tickets from dead pilots."""
+    """Running to ready, or done as died: take the tickets from dead pilots.
+
+    That an operator sent the pilot away is no crash of its jobs.
+    """
     reaped = []
-    dead: Dict[str, bool] = {}
+    known: Dict[str, Dict[str, Any]] = {}
     for ticket in spool.tickets("running"):
-        if ticket.pilot not in dead:
-            dead[ticket.pilot] = bool(pilot.read(spool, ticket.pilot).get("dead"))
-        if dead[ticket.pilot] and spool.crash(ticket, *_limits(spool, policy, ticket)) != "gone":
+        if ticket.pilot not in known:
+            known[ticket.pilot] = pilot.read(spool, ticket.pilot)
+        info = known[ticket.pilot]
+        if not info.get("dead"):
+            continue
+        attempts, starts = _limits(spool, policy, ticket)
+        if info.get("dismissed"):
+            went = spool.release(ticket, starts)
+        else:
+            went = spool.crash(ticket, attempts, starts)
+        if went != "gone":
             reaped.append(ticket.job)
     return reaped
 
@@ -238,6 +251,25 @@ def _submit(spool: Spool, policy: Policy, living: List[Seen]) -> List[str]:
         if not _submit_one(spool, policy, name, slot):
             return submitted
         submitted.append(name)
+
+
+def submit(spool: Spool, wishes: Dict[str, Any], name: str) -> Dict[str, Any]:
+    """Submit one pilot now, under the name given, whether work is waiting or not.
+
+    An operator asks for it, so no back-off counts; the slots do. Asked again under the same name,
+    it only tells what became of that pilot. Raises OSError, ClusterError.
+    """
+    policy = Policy.parse(wishes)
+    batch.dialect(policy.scheduler)
+    message = None
+    if not files.exists(files.join(spool.pilot_folder(name), "pilot.json")):
+        slot = slots.take(spool, policy.max, name)
+        if slot is None:
+            held = ", ".join(sorted(slots.holders(spool).values()))
+            return {"pilot": None, "message": f"every slot is held, by: {held}"}
+        if not _submit_one(spool, policy, name, slot):
+            message = str(_read_trouble(spool).get("message"))
+    return {"pilot": _report(Seen(pilot.read(spool, name), None, None)), "message": message}
 
 
 def _submit_one(spool: Spool, policy: Policy, name: str, slot: int) -> bool:
@@ -389,6 +421,14 @@ def _report(one: Seen) -> Dict[str, Any]:
         "node": info.get("host") or (state.node if state is not None else None),
         "since": info.get("started") or info.get("submitted"),
         "reason": state.reason if state is not None else info.get("unclear"),
+        "submitted": info.get("submitted"),
+        "started": info.get("started"),
+        "end_of_walltime": info.get("end_of_walltime"),
+        "claimed": info.get("claimed"),
+        "running": info.get("running") or [],
+        "closed": info.get("closed"),
+        "dismissed": info.get("dismissed"),
+        "trouble": info.get("trouble"),
     }
 
 

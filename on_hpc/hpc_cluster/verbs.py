@@ -12,7 +12,7 @@ import re
 import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from hpc_cluster import clock, files, pilot, queuer, ticket
+from hpc_cluster import clock, dismissal, files, pilot, queuer, ticket
 from hpc_cluster.errors import ClusterError
 from hpc_cluster.loading import Load, load_all
 from hpc_cluster.spool import Spool
@@ -246,6 +246,20 @@ class Verbs:
             raise UsageError("pilots needs a policy")
         return queuer.keep(self._spool, policy)
 
+    def submit(self, args: Dict[str, Any]) -> Any:
+        """Submit one pilot now, under the name that the near end chose for it."""
+        policy, name = args.get("policy"), args.get("pilot")
+        if not isinstance(policy, dict) or not ticket.is_random(str(name)):
+            raise UsageError("submit needs a policy and a name for the pilot")
+        return queuer.submit(self._spool, policy, str(name))
+
+    def dismiss(self, args: Dict[str, Any]) -> Any:
+        """End pilots; the tickets of their jobs go back to ready."""
+        names = _texts(args, "pilots")
+        if not all(ticket.is_random(name) for name in names):
+            raise UsageError("dismiss needs the names of pilots")
+        return dismissal.dismiss(self._spool, names)
+
     # ---- requests ----------------------------------------------------------------------------
 
     def _job(self, value: Any) -> str:
@@ -285,6 +299,8 @@ VERBS: Dict[str, Callable[[Verbs, Dict[str, Any]], Any]] = {
     "purge": Verbs.purge,
     "sweep": Verbs.sweep,
     "pilots": Verbs.pilots,
+    "submit": Verbs.submit,
+    "dismiss": Verbs.dismiss,
     "wait": Verbs.wait,
     "tail": Verbs.tail,
 }
