@@ -124,8 +124,10 @@ def test_inputs_that_are_no_readable_regular_files_are_refused(here: World, kind
 
 
 def test_an_input_that_changes_after_it_was_taken_is_an_error_of_the_job(here: World) -> None:
-    here.configure(remote={"transport": "fabric", "host": "127.0.0.1", "port": 1, "user": "nobody"},
-                   hpc_env={"scripts": "/nowhere"})
+    here.configure(
+        remote={"transport": "fabric", "host": "127.0.0.1", "port": 1, "user": "nobody"},
+        hpc_env={"scripts": "/nowhere"},
+    )
     source = here.root / "in"
     source.write_text("before")
     outputs = {"target": str(here.out / "t")}
@@ -192,7 +194,7 @@ def test_base_names_that_collide_are_refused(here: World) -> None:
     "name",
     [
         "with space",
-        "it's \"quoted\" $(touch canary) `touch canary`",
+        'it\'s "quoted" $(touch canary) `touch canary`',
         "new\nline",
         "-rf",
         "--help",
@@ -217,7 +219,16 @@ def test_files_with_nasty_names_travel_there_and_back(here: World, name: str) ->
 
 @pytest.mark.parametrize(
     "name",
-    [b"space x", b"it's", b"new\nline", b"-rf", b"caf\xe9\xff", b"n" * 242, b"..x", b"x.job.finished"],
+    [
+        b"space x",
+        b"it's",
+        b"new\nline",
+        b"-rf",
+        b"caf\xe9\xff",
+        b"n" * 242,
+        b"..x",
+        b"x.job.finished",
+    ],
 )
 def test_drops_with_nasty_names_are_answered_under_those_names(here: World, name: bytes) -> None:
     text = b"script: say\nargs: {words: hello}\n...\n"
@@ -373,7 +384,9 @@ def test_a_changed_workspace_with_jobs_in_flight_stops_the_pass(here: World) -> 
     assert here.until("x")["x"]["status"] == "ok"
 
 
-def test_a_restored_state_is_refused_until_the_operator_says_so(here: World, tmp_path: Path) -> None:
+def test_a_restored_state_is_refused_until_the_operator_says_so(
+    here: World, tmp_path: Path
+) -> None:
     from hpc_batch import restore
 
     here.drop_copy("old")
@@ -407,3 +420,23 @@ def test_a_state_of_another_machine_is_refused(here: World) -> None:
     path.write_text(path.read_text().replace('"machine": "', '"machine": "other'))
     with pytest.raises(ConfigError, match="another machine"):
         here.sweep()
+
+
+@pytest.mark.parametrize("kind", ["gone", "fifo", "link"])
+def test_a_drop_that_is_exchanged_after_it_was_chosen_is_answered(here: World, kind: str) -> None:
+    """Killed between the intent and the rename, while the user does something odd."""
+    here.drop("x", "say", args={"words": "x"})
+    here.sweep()
+    (record,) = [r for r in here.records()]
+    folder = here.state / "jobs" / record["id"]
+    path = folder / "record.json"
+    path.write_text(path.read_text().replace('"PUBLISHED"', '"ACCEPTED"'))
+    drop = here.dropbox / ".hpc_batch" / f"{record['id']}.drop"
+    drop.unlink()
+    if kind == "fifo":
+        os.mkfifo(drop)
+    elif kind == "link":
+        drop.symlink_to("/etc/passwd")
+    node = here.until("x")["x"]
+    assert node["reason"] == "rejected"
+    assert "cannot be read" in node["message"]

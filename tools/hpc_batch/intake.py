@@ -106,11 +106,14 @@ def unanswerable(drop: Drop) -> str | None:
 
 
 def judge(path: str, clock: float, config: Config) -> Verdict:
-    """Tell whether a drop, or one already taken, is settled: take it, wait, or leave it alone."""
+    """Tell whether a drop, or one already taken, is settled: take it, wait, or leave it alone.
+
+    Raises FileNotFoundError when it is gone.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return "wait"
+        raise
     except OSError as error:
         # RACE: a FIFO or a link has taken its place.
         if error.errno in (errno.ELOOP, errno.ENXIO):
@@ -227,6 +230,8 @@ class Intake:
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with open(os.open(self.state.of_job(record.id, "drop"), flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file")
             return file.read(jobfile.JOB_BYTES + 1)
 
     def submitted(self, records: Iterable[Record], state: str) -> None:

@@ -85,10 +85,11 @@ class Steps:
         beside: dict[str, Any] = {}
         bad: list[tuple[Record, Node]] = []
         for record in batch:
-            if judge(self._state.of_job(record.id, "drop"), clock, self._config) != "take":
-                continue
             data = b""
             try:
+                verdict = judge(self._state.of_job(record.id, "drop"), clock, self._config)
+                if verdict == "wait":
+                    continue
                 data = self._intake.read(record)
                 made = describe(record.id, record.name, data, self._config)
             except JobFileError as error:

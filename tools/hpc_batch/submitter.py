@@ -18,13 +18,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from hpc_batch import plan
 from hpc_batch.config import Config
 from hpc_batch.connection import Connection
 from hpc_batch.errors import FarEndError, RemoteError, StorageError
 from hpc_batch.intake import Drop, Intake, Listing, judge, look, unanswerable
+from hpc_batch.policy import policy
 from hpc_batch.record import Record, Records, now, seconds_since
 from hpc_batch.report import Report
 from hpc_batch.state import Busy, State, check_home, hold
@@ -282,7 +282,9 @@ class Pass:
         if not waiting or self.connection is None:
             return
         try:
-            kept = self.connection.session.pilots(self._policy())
+            kept = self.connection.session.pilots(
+                policy(self.config, self.options.email, submit=not self._paused)
+            )
         except RemoteError as error:
             self._lost(error)
             return
@@ -295,29 +297,6 @@ class Pass:
             self.ledger.over("pilots")
         else:
             self.ledger.note("pilots", f"pilots: {kept.trouble.get('message')}")
-
-    def _policy(self) -> dict[str, Any]:
-        hpc, pilot, limits = self.config.hpc, self.config.pilot, self.config.limits
-        return {
-            "scheduler": hpc.scheduler,
-            "max": pilot.max,
-            "slots": pilot.slots,
-            "linger": pilot.linger,
-            "walltime": hpc.walltime,
-            "options": list(hpc.options),
-            "account": hpc.account,
-            "qos": hpc.qos,
-            "partition": hpc.partition,
-            "gres": hpc.gres,
-            "memory": hpc.memory,
-            "gpuram": hpc.gpuram,
-            "email": self.options.email or hpc.email,
-            "prologue": hpc.prologue,
-            "attempts": limits.attempts,
-            "starts": limits.starts,
-            "submit": not self._paused,
-            "python": self.config.remote.python,
-        }
 
     def _tidy_cluster(self) -> None:
         """Once a day, trash what no record knows any more."""
@@ -357,8 +336,11 @@ class Pass:
     def _is_settled(self, drop: Drop, listing: Listing, clock: float) -> bool:
         if drop.name in listing.cancels:
             return True
-        verdict = judge(str(self.config.cronjob.dropbox / drop.name), clock, self.config)
-        return verdict == "take"
+        try:
+            path = str(self.config.cronjob.dropbox / drop.name)
+            return judge(path, clock, self.config) == "take"
+        except FileNotFoundError:
+            return False  # RACE: withdrawn since the dropbox was listed
 
     def _take_cancel(
         self, name: str, record: Record | None, listing: Listing, clock: float
