@@ -28,7 +28,7 @@ LAYERS = {
     "values": "config jobfile plan template",
     "effects": (
         "answer bulk collecting connection data_channel description far_end hosts inputs intake "
-        "lane node placing receiving record report restore sending session staging state steps "
+        "lane node placing policy receiving record report restore sending session staging state steps "
         "tidying trouble"
     ),
     "submitter": "submitter",

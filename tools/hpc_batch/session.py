@@ -111,6 +111,16 @@ class Pilots:
 
 
 @dataclass(frozen=True)
+class Submission:
+    """What came of a pilot that an operator asked for."""
+
+    pilot: Mapping[str, Any] | None
+    """As in Pilots; None where every slot was held."""
+    message: str | None
+    """Why there is none, or what the batch system said; None when all is well."""
+
+
+@dataclass(frozen=True)
 class Tail:
     """The end of a running job's stream."""
 
@@ -271,6 +281,16 @@ class Session:
             reaped=_texts(a["reaped"]),
             trouble=a["trouble"],
         )
+
+    def submit(self, policy: Mapping[str, Any], pilot: str) -> Submission:
+        """Submit one pilot now, of the name given, whether work is waiting or not."""
+        a = self._ask("submit", policy=dict(policy), pilot=pilot)
+        return Submission(a["pilot"], a["message"])
+
+    def dismiss(self, pilots: Sequence[str]) -> dict[str, str]:
+        """End pilots: `asked`, `gone`, `unknown`, or what went wrong, for each."""
+        a = self._ask("dismiss", pilots=list(pilots))
+        return {str(pilot): str(word) for pilot, word in a.items()}
 
     def wait(self, seconds: float, seen: Sequence[str]) -> bool:
         """Wait until done holds a ticket that is not in `seen`; False: it did not come in time."""
