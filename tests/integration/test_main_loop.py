@@ -260,3 +260,18 @@ def test_a_pass_beside_a_running_pass_does_nothing_and_says_ok(here: World) -> N
     with hold(here.config):
         assert here.sweep() == 0
     assert (here.dropbox / "one.job").exists()
+
+
+def test_a_pilot_runs_as_many_jobs_at_a_time_as_it_has_slots(tmp_path: Path) -> None:
+    with world(tmp_path, pilot={"linger": 0, "slots": 3}) as here:
+        begin = time.monotonic()
+        for number in range(3):
+            outputs = {"target": str(here.out / str(number))}
+            here.drop(f"job{number}", "sleep", args={"seconds": "4"}, output_map=outputs)
+        answers = here.until("job0", "job1", "job2")
+        assert {a["status"] for a in answers.values()} == {"ok"}
+        assert len({a["pilot"]["id"] for a in answers.values()}) == 1
+        starts = [a["start"] for a in answers.values()]
+        ends = [a["end"] for a in answers.values()]
+        assert max(starts) < min(ends)
+        assert time.monotonic() - begin < 60

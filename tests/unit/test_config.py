@@ -254,7 +254,7 @@ def test_schedulers_of_later_versions_are_not_in_this_version(tmp_path: Path, na
     assert f"scheduler = '{name}' is not in this version" in problem
 
 
-@pytest.mark.parametrize("line", ["successor = yes", "slots = 2"])
+@pytest.mark.parametrize("line", ["successor = yes"])
 def test_pilots_of_later_versions_are_not_in_this_version(tmp_path: Path, line: str) -> None:
     (problem,) = refused(tmp_path, f"{LOCAL}[pilot]\n{line}\n")
     assert "is not in this version" in problem

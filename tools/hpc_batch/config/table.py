@@ -181,7 +181,7 @@ class Pilot:
         default="150",
     )
     slots: int = _key(
-        values.count(1, 1000, later=2), "How many jobs a pilot runs at a time.", default="1"
+        values.count(1, 1000), "How many jobs a pilot runs at a time.", default="1"
     )
     successor: bool = _key(
         values.NO_FOR_NOW, "Whether to queue the next pilot before one ends.", default="no"

@@ -145,14 +145,12 @@ def duration(least_s: int, *, bare_unit_s: int = 1) -> Kind:
     return Kind("duration" if bare_unit_s == 1 else "duration (a bare number: minutes)", parse)
 
 
-def count(least: int, most: int, *, later: int | None = None) -> Kind:
-    """Return the kind of whole numbers; from `later` on they are not in this version."""
+def count(least: int, most: int) -> Kind:
+    """Return the kind of whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
         if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
             raise ValueError(f"must be a whole number from {least} to {most}")
-        if later is not None and int(text) >= later:
-            raise ValueError(f"is not in this version; at most {later - 1}")
         return int(text)
 
     return Kind("number", parse)
