@@ -18,8 +18,8 @@ from hpc_batch import template
 from hpc_batch.errors import TemplateError
 
 STAND_IN = b":V:"
-PROGRAMS = 4000 if FULL else 120
-VALUES = 4
+PROGRAMS = 1500 if FULL else 50
+VALUES = 3
 HARD = [v for v in NASTY if len(v) < 300]
 
 
@@ -52,10 +52,9 @@ class Composer:
         simple = (self.simple, self.simple, self.document, self.document)
         if depth <= 0:
             return self.one(*simple)
-        nested = self.bodies
         compound: list[Callable[[], str]] = [
             lambda: f"if {self.flat()}; then\n{self.line(depth - 1)}fi",
-            lambda: f"case {self.word()} in\n q) probe n;;\n *) {self.flat()}\n;; esac",
+            lambda: f"case {self.word()} in\n zz) probe n;;\n *) {self.flat()}\n;; esac",
             lambda: f"for i in {self.word()} {self.word()}; do\n{self.line(depth - 1)}done",
             lambda: f"( {self.flat()} )",
             lambda: f"{{ {self.flat()}; }}",
@@ -69,11 +68,10 @@ class Composer:
         if self.shell == "bash":
             compound += [
                 lambda: f'a=({self.word()} {self.word()}); probe "${{a[@]}}"',
-                lambda: f"[[ {self.word()} == {self.word()} ]]; probe $?",
+                lambda: f"[[ {self.word()} == zz{self.word()} ]]; probe $?",
                 lambda: f"pin <<< {self.word()}",
                 lambda: f"(( 1 << 2 )); {self.flat()}",
             ]
-        assert nested is self.bodies
         return self.one(*simple, *compound)
 
     def flat(self) -> str:

@@ -170,13 +170,13 @@ def test_a_here_document_without_expansion_takes_exact_text_or_refuses(shell: st
     )
     found = template.parse("quoted", text.encode())
     scripts, values, refused = [], [], 0
-    for value in (*NASTY, *(a + b for a in NASTY[:40] for b in NASTY[18:24])):
+    for value in (*NASTY, *(a + b for a in NASTY[:30:2] for b in NASTY[18:24])):
         try:
             scripts.append(template.render(found, {"x": value}, {}))
             values.append(value)
         except TemplateError:
             refused += 1
-    assert refused > 20 and len(values) > 200
+    assert refused > 10 and len(values) > 100
     for x, outcome in zip(values, shell_lab().run(scripts, shell)):
         wanted = [
             ("pin", (x + b"\n",)),
@@ -206,8 +206,8 @@ def test_a_value_quoted_again_survives_a_second_shell(shell: str) -> None:
         'sh <<EOF\nprobe <<x|sh>>\nEOF\ncat <<EOF | sh\nprobe "it\'s" <<x|sh>>\nEOF\n'
     )
     found = template.parse("again", text.encode())
-    scripts = [template.render(found, {"x": value}, {}) for value in NASTY]
-    for x, outcome in zip(NASTY, shell_lab().run(scripts, shell)):
+    scripts = [template.render(found, {"x": value}, {}) for value in NASTY[::2]]
+    for x, outcome in zip(NASTY[::2], shell_lab().run(scripts, shell)):
         wanted = [("probe", (x, b"z")), ("probe", (b"a" + x,)), ("probe", (x,))]
         wanted += [("probe", (b"it's", x))]
         assert list(outcome.calls) == wanted, x

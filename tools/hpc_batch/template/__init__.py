@@ -150,7 +150,9 @@ def _shell(source: str) -> str | None:
     return _SHELLS.get(os.path.basename(words[0])) if words else None
 
 
-def check(template: Template, names: Collection[str], trusted: Collection[str]) -> list[Finding]:
+def check(
+    template: Template, names: Collection[str], trusted: Collection[str] = SITE_NAMES
+) -> list[Finding]:
     """Return every error of a template for jobs that give these names; `trusted` are the site's."""
     known = {*names, *trusted, *template.directives.args}
     return template.compiled(known, trusted).findings

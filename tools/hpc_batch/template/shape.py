@@ -85,6 +85,11 @@ class Command:
     compound: bool = False
     """Ends a compound command: only redirections or a separator may follow."""
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it was read."""
+        return bool(self.words or self.assigns or self.redirects or self.documents)
+
 
 @dataclass(frozen=True)
 class Use:
