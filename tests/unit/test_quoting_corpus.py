@@ -18,7 +18,7 @@ from hpc_batch.template.lexer import lex
 CORPUS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent.parent / "data" / "quoting_corpus.json").read_text("utf-8")
 )["cases"]
-VALUES_PER_CASE = 200 if FULL else 4
+VALUES_PER_CASE = 60 if FULL else 4
 TYPO = "hd_undef_ph"
 """Its `<<nope>>` is text to the lexer, but to a template a name that nothing has."""
 

@@ -76,7 +76,7 @@ VALUES = (
     "| canary",
     "x'\"$(canary)`canary`\"'\n canary;",
 )
-PROGRAMS = 12000 if FULL else 300
+PROGRAMS = 6000 if FULL else 300
 
 
 def text(chance: random.Random, shell: str) -> str:

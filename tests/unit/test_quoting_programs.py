@@ -18,7 +18,7 @@ from hpc_batch import template
 from hpc_batch.errors import TemplateError
 
 STAND_IN = b":V:"
-PROGRAMS = 1500 if FULL else 50
+PROGRAMS = 1000 if FULL else 50
 VALUES = 3
 HARD = [v for v in NASTY if len(v) < 300]
 

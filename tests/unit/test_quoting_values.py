@@ -119,13 +119,13 @@ def test_nasty_values_pass_in_the_plain_c_locale(shell: str) -> None:
 @needs_shell
 def test_pairs_of_nasty_values_pass(shell: str) -> None:
     chance = random.Random(f"pairs {shell}")
-    pairs = [b"".join(chance.sample(NASTY[:-1], 2)) for _ in range(3000 if FULL else 20)]
+    pairs = [b"".join(chance.sample(NASTY[:-1], 2)) for _ in range(800 if FULL else 20)]
     check(shell, pairs)
 
 
 @needs_shell
 @settings(
-    max_examples=400 if FULL else 6,
+    max_examples=100 if FULL else 6,
     deadline=None,
     derandomize=not FULL,
     database=None,
@@ -153,7 +153,7 @@ def test_lists_are_one_argument_for_each_element(shell: str) -> None:
         text += 'a=(x <<l>>); probe "${a[@]}"\n'
     found = template.parse("lists", text.encode())
     chance = random.Random("lists")
-    lists = [chance.sample(NASTY, n % 6) for n in range(400 if FULL else 40)]
+    lists = [chance.sample(NASTY, n % 6) for n in range(200 if FULL else 40)]
     scripts = [template.render(found, {"l": values}, {}) for values in lists]
     for values, outcome in zip(lists, shell_lab().run(scripts, shell)):
         wanted = [("probe", (b"a", *values, b"b")), *(("probe", (v,)) for v in values)]
