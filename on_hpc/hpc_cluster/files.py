@@ -399,6 +399,14 @@ def make_folder(path: Path) -> bool:
         return False
 
 
+def make_folders(path: Path) -> None:
+    """Make a folder and those above it that are missing, all of mode 0700."""
+    parent = os.path.dirname(path)
+    if not os.path.isdir(path) and parent and parent != path:
+        make_folders(parent)
+        make_folder(path)
+
+
 def remove_folder(path: Path) -> bool:
     """Remove an empty folder; False when it is missing or not empty."""
     try:

@@ -27,9 +27,9 @@ LAYERS = {
     "errors": "errors",
     "values": "config jobfile plan template",
     "effects": (
-        "answer bulk collecting connection data_channel description far_end hosts inputs intake "
-        "lane node placing policy receiving record report restore sending session staging state steps "
-        "tidying trouble"
+        "answer bulk collecting connection data_channel deployment description errand far_end "
+        "hosts inputs intake lane node placing policy receiving record report restore sending "
+        "session staging state steps tidying trouble"
     ),
     "submitter": "submitter",
     "cli": "cli demo",

@@ -190,25 +190,38 @@ def start(host: Host, line: str, remote: Remote, env: Mapping[str, str]) -> Wire
     """
     channel = host.open(line)
     try:
-        ahead = _up_to_marker(channel, host.name, remote, env)
+        ahead = up_to_marker(channel, host.name, remote, env)
         wire = Wire(channel, ahead)
         wire.started = _object(wire.line())
         spoken = wire.started.get("accepts", [])
         if hpc_cluster.PROTOCOL not in spoken:
-            raise FarEndError(
-                "protocol",
-                f"the checkout on {host.name} speaks protocol {spoken}, "
-                f"this hpc_batch {hpc_cluster.PROTOCOL}",
-                f"update the checkout at {env.get('scripts')} first, then the service host",
-            )
+            raise _other_protocol(host.name, wire.started, env)
         return wire
     except BaseException:
         channel.close()
         raise
 
 
-def _up_to_marker(channel: Channel, name: str, remote: Remote, env: Mapping[str, str]) -> bytes:
-    """Read up to the marker and return what came after it."""
+def _other_protocol(name: str, started: Mapping[str, Any], env: Mapping[str, str]) -> FarEndError:
+    """Return the error for a far end that does not speak this protocol: who must be updated."""
+    theirs, ours = started.get("protocol"), hpc_cluster.PROTOCOL
+    if isinstance(theirs, int) and theirs > ours:
+        hint = "update the service host to the release that the cluster has"
+    else:
+        hint = f"`hpc-batch deploy` brings this release to {env.get('scripts')}"
+    return FarEndError(
+        "protocol",
+        f"{name} has hpc_batch {started.get('version')} (protocol {theirs}), "
+        f"this host {hpc_cluster.VERSION} (protocol {ours}), and the two do not fit",
+        hint,
+    )
+
+
+def up_to_marker(channel: Channel, name: str, remote: Remote, env: Mapping[str, str]) -> bytes:
+    """Read up to the marker and return what came after it.
+
+    Raises FarEndError when a refusal or the end comes instead, RemoteTimeout when nothing does.
+    """
     deadline = time.monotonic() + remote.connect_timeout
     seen = b""
     while True:
@@ -245,7 +258,7 @@ def _refused(line: bytes, env: Mapping[str, str]) -> None:
     hints = {
         "python": "set [remote] python to a newer one",
         "workspace": f"look at [hpc_env] workspace = {env.get('workspace')}",
-        "protocol": f"update the checkout at {env.get('scripts')}",
+        "protocol": f"`hpc-batch deploy` brings this release to {env.get('scripts')}",
     }
     raise FarEndError(kind, message, hints.get(kind, ""))
 
@@ -262,10 +275,12 @@ def _why_not(channel: Channel, name: str, remote: Remote, env: Mapping[str, str]
         return FarEndError("python", f"{remote.python} on {name} cannot be run", said)
     if "hpc_session" in said and "No such file" in said:
         message = f"{name} has no checkout at {scripts} (no hpc_session there)"
-        return FarEndError("checkout", message, "set [hpc_env] scripts, or deploy the checkout")
+        return FarEndError(
+            "checkout", message, "`hpc-batch deploy` brings it there, or set [hpc_env] scripts"
+        )
     if "No module named" in said and "hpc_cluster" in said:
         message = f"the checkout at {scripts} on {name} is incomplete: no hpc_cluster beside it"
-        return FarEndError("checkout", message, "deploy the whole on_hpc folder")
+        return FarEndError("checkout", message, "`hpc-batch deploy` brings the whole there")
     message = f"the session on {name} ended before it began (exit status {code})"
     return FarEndError("start", message, said)
 
