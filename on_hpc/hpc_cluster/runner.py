@@ -11,7 +11,8 @@ jobs if the runner dies. Signals and ended jobs wake the loop, which otherwise l
 second.
 
 SIGUSR1 is the batch system's warning: no more claims; jobs go on until their grace before the end
-of the walltime, then they are stopped and their tickets handed back. SIGTERM does the same at once.
+of the walltime, then they are stopped and their tickets handed back. SIGTERM does the same at once,
+and so does SIGUSR2, which Grid Engine and LSF send before they kill.
 """
 
 import argparse
@@ -38,8 +39,14 @@ LOOK_S = 1.0
 CANCEL_S = 5.0
 """It looks for requests to cancel so often."""
 
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+"""Signals after which the batch system kills everything."""
+
 TERM_S = 20.0
-"""After SIGTERM the batch system kills everything; Slurm waits 30 s by default (KillWait)."""
+"""So long after one of them all jobs are over; Slurm waits 30 s by default (KillWait)."""
+
+SHORT_TERM_S = 7.0
+"""The same elsewhere: PBS waits 10 s by default (kill_delay), LSF 10 s between its signals."""
 
 STAGING_S = 600.0
 """An incoming ticket that did not change for so long stops counting: its session is dead."""
@@ -79,7 +86,9 @@ class Runner:
         self.options = options
         self.spool = Spool.open(options.workspace)
         self.walltime = Walltime.of(options.walltime, os.environ)
-        self.native_id = os.environ.get("SLURM_JOB_ID") or native_id(os.getpid())
+        self.native_id = batch.own_id(os.environ) or native_id(os.getpid())
+        elsewhere = batch.own_id(os.environ) and not os.environ.get("SLURM_JOB_ID")
+        self._term_s = SHORT_TERM_S if elsewhere else TERM_S
         self.attempts: List[Attempt] = []
         self.stopping = ""
         """Why nothing more is claimed; empty while it is."""
@@ -182,7 +191,7 @@ class Runner:
         for end in (self._wake_read, self._wake_write):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(self._wake_write)
-        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        for number in (signal.SIGUSR1, *STOPS, signal.SIGCHLD):
             signal.signal(number, note)
 
     def _wake(self) -> None:
@@ -199,8 +208,8 @@ class Runner:
         now = clock.monotonic()
         while self._signals:
             number = self._signals.pop(0)
-            if number in (signal.SIGTERM, signal.SIGINT):
-                self._stop("asked to stop", now + TERM_S)
+            if number in STOPS:
+                self._stop("asked to stop", now + self._term_s)
             elif number == signal.SIGUSR1 and self.walltime.last_s is None:
                 self._stop("warned by the batch system", now + GRACE_S)
             elif number == signal.SIGUSR1 and not self.stopping:

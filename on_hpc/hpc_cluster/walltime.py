@@ -19,6 +19,9 @@ WARNING_S = 90
 """The batch system is asked for its warning so long before the end, and may send it up to a minute
 early or half a minute late. WARNING_S >= 30 + GRACE_S + MARGIN_S."""
 
+END_TIMES = ("SLURM_JOB_END_TIME", "HPC_BATCH_END_TIME")
+"""Variables with the end in Unix time: Slurm's from 23.02 on, and that of our own batch scripts."""
+
 
 class Walltime(NamedTuple):
     """The times of one pilot, on the monotonic clock."""
@@ -33,9 +36,10 @@ class Walltime(NamedTuple):
     def of(cls, limit_s: Optional[float], environment: Mapping[str, str]) -> "Walltime":
         """Return the walltime of a pilot that starts now."""
         now, unix = clock.monotonic(), time.time()
-        told = environment.get("SLURM_JOB_END_TIME", "")
-        if told.isdigit() and int(told) > unix:
-            return cls(now, now + int(told) - unix, float(told))
+        for name in END_TIMES:
+            told = environment.get(name, "")
+            if told.isdigit() and int(told) > unix:
+                return cls(now, now + int(told) - unix, float(told))
         if limit_s is None:
             return cls(now, None, None)
         return cls(now, now + limit_s, unix + limit_s)

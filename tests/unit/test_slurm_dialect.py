@@ -248,5 +248,5 @@ def test_an_outer_allocation_is_not_handed_on(monkeypatch):
 
 
 def test_a_batch_system_of_another_version_is_refused():
-    with pytest.raises(BatchError, match=r"'pbs' is not in this version; it has local, slurm"):
-        batch.dialect("pbs")
+    with pytest.raises(BatchError, match=r"'condor' is not in this version; it has flux, local"):
+        batch.dialect("condor")

@@ -2,21 +2,27 @@
 
 A dialect says which command to run (argument vector and standard input) and what captured output
 means; nothing in a dialect runs anything. `run` is the one place that does. So adding a batch
-system is one small module and its captured outputs.
+system is one small module and its captured outputs (docs/how-to/add-a-dialect.md).
 
 Answers are three-valued. A submission is submitted, refused, or unclear: then it is looked for by
 its nonce and never sent again at once. A listing is a table of states or None: silence, an error, a
 cut line are not an empty list. A state that is not known is unknown, never ended.
 """
 
+import importlib
 import os
+import pwd
+import re
 import shlex
 import signal
 import subprocess
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from hpc_cluster import files
 from hpc_cluster.errors import BatchError
+
+DIALECTS = ("flux", "local", "lsf", "pbs", "sge", "slurm", "torque")
+"""Each is a module here with a class of that name."""
 
 QUEUED, RUNNING, ENDED, UNKNOWN = "queued", "running", "ended", "unknown"
 """The states of a pilot in the batch system; completing counts as running."""
@@ -28,12 +34,20 @@ controller."""
 NOT_FOUND = 127
 """The shell's code for a program that cannot be started."""
 
+INHERITED = re.compile(
+    r"SLURM_(?!CONF$)|PBS_(?!DEFAULT$|SERVER$|CONF_FILE$|EXEC$|HOME$)|LSB_JOB|FLUX_JOB_|FLUX_TASK_"
+    r"|SGE_(TASK_|STD|O_|JOB_|BINDING)|(JOB_ID|JOB_NAME|LS_JOBPID|HPC_BATCH_END_TIME)$"
+)
+"""Variables of an allocation that this process may itself run in, by how they begin."""
+
 
 class Command(NamedTuple):
     """A program to run."""
 
     argv: Tuple[str, ...]
     stdin: bytes = b""
+    script_file: Optional[str] = None
+    """Where the standard input is written to first, for programs that want a file instead."""
 
 
 class Captured(NamedTuple):
@@ -139,17 +153,68 @@ class Dialect:
         raise NotImplementedError
 
 
+class Signs(NamedTuple):
+    """How the words of a submit command are understood."""
+
+    native_id: str
+    """Regular expression: a line of its output, with the id as its group."""
+    refused: str
+    """Regular expression: a line of its complaint that says that it was not taken."""
+    lost: Tuple[str, ...]
+    """Texts of a complaint after which it may have been taken all the same."""
+    certain: Tuple[str, ...] = ()
+    """Texts of a complaint after which it surely was not, whatever else it says."""
+
+
+def acknowledgement(program: str, captured: Captured, signs: Signs) -> Answer:
+    """Return what a submit command's output means; unclear is all that is not understood."""
+    said = last_lines(captured.stderr) or last_lines(captured.stdout)
+    if captured.timed_out:
+        return Unclear(f"{program} did not answer in time: {said}")
+    if captured.rc == 0:
+        # Sites print banners around it; the id comes last.
+        ids: List[str] = re.findall("(?m)" + signs.native_id, captured.stdout)
+        return Submitted(ids[-1]) if ids else Unclear(f"{program} gave no id: {said}")
+    if captured.rc == NOT_FOUND:
+        return Refused(f"{program} cannot be started: {said}")
+    if any(text in captured.stderr for text in signs.certain):
+        return Refused(said)
+    if any(text in captured.stderr for text in signs.lost):
+        return Unclear(said)
+    if re.search("(?m)" + signs.refused, captured.stderr):
+        return Refused(said)
+    return Unclear(f"{program} ended with {captured.rc}: {said}")
+
+
 def dialect(name: str) -> Dialect:
     """Return the dialect of this name. Raises BatchError."""
-    from hpc_cluster.batch.local import Local
-    from hpc_cluster.batch.slurm import Slurm
-
-    known = {"local": Local, "slurm": Slurm}
-    if name not in known:
+    if name not in DIALECTS:
         raise BatchError(
-            f"the batch system {name!r} is not in this version; it has {', '.join(sorted(known))}"
+            f"the batch system {name!r} is not in this version; it has {', '.join(DIALECTS)}"
         )
-    return known[name]()
+    found: Dialect = getattr(importlib.import_module(f"{__name__}.{name}"), name.capitalize())()
+    return found
+
+
+def own_id(environment: Mapping[str, str]) -> Optional[str]:
+    """Return the native id of the batch job that has this environment; None outside of one."""
+    from hpc_cluster.batch.flux import decimal
+
+    for name in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID"):
+        if environment.get(name):
+            return environment[name]
+    # JOB_ID alone is a name that anybody may use; Gridengine always sets the other one too.
+    if environment.get("JOB_ID") and environment.get("SGE_TASK_ID"):
+        return environment["JOB_ID"]
+    return decimal(environment.get("FLUX_JOB_ID", ""))
+
+
+def account() -> str:
+    """Return the name of this account, as queries by user want it; cron sets no variables."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def run(command: Command, timeout_s: float = TIMEOUT_S) -> Captured:
@@ -158,11 +223,9 @@ def run(command: Command, timeout_s: float = TIMEOUT_S) -> Captured:
     Variables of an allocation that this process may itself run in are not passed on, or the pilot
     would inherit them.
     """
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("SLURM_") or name == "SLURM_CONF"
-    }
+    if command.script_file is not None:
+        files.write_new(os.fsencode(command.script_file), command.stdin, 0o700)
+    environment = {n: value for n, value in os.environ.items() if not INHERITED.match(n)}
     environment.update(LC_ALL="C", SLURM_TIME_FORMAT="standard")
     try:
         process = subprocess.Popen(
@@ -190,11 +253,41 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def script(request: Request) -> bytes:
-    """Return the batch script: the operator's prologue, then the runner in the script's place."""
-    lines = ["#!/bin/bash", request.prologue.strip("\n")]
+def script(request: Request, *first: str) -> bytes:
+    """Return the batch script: lines to begin with, the operator's prologue, then the runner in
+    the script's place, so that signals to the script reach it."""
+    lines = ["#!/bin/bash", *first, request.prologue.strip("\n")]
     lines.append("exec " + " ".join(shlex.quote(word) for word in request.argv))
     return files.to_bytes("\n".join(line for line in lines if line) + "\n")
+
+
+def unaided(request: Request) -> Tuple[str, ...]:
+    """Return the first lines of a script for batch systems that give little help: it appends to its
+    log, which is then never spooled or replaced, begins in the workspace, and knows its end."""
+    return (
+        f"exec >>{shlex.quote(request.log)} 2>&1",
+        f"cd {shlex.quote(request.workspace)} || exit",
+        f"export HPC_BATCH_END_TIME=$(($(date +%s) + {request.walltime_s}))",
+    )
+
+
+def hours(seconds: int) -> str:
+    """Return a time as H:MM:SS."""
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def gpus(gres: str) -> Optional[str]:
+    """Return N of gpu:N; None for anything else, which is in the batch system's own words."""
+    match = re.match("gpu(?::([0-9]+))?$", gres)
+    return None if match is None else match.group(1) or "1"
+
+
+def whole_lines(captured: Captured) -> Optional[List[str]]:
+    """Return the lines of a list; None when it is an error, late or cut."""
+    text = captured.stdout
+    if captured.timed_out or captured.rc != 0 or (text and not text.endswith("\n")):
+        return None
+    return text.splitlines()
 
 
 def last_lines(text: str, count: int = 3) -> str:

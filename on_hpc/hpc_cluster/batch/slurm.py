@@ -14,7 +14,6 @@ from typing import Dict, Optional, Sequence
 
 from hpc_cluster.batch import (
     ENDED,
-    NOT_FOUND,
     QUEUED,
     RUNNING,
     UNKNOWN,
@@ -23,12 +22,10 @@ from hpc_cluster.batch import (
     Command,
     Dialect,
     PilotState,
-    Refused,
     Request,
-    Submitted,
-    Unclear,
+    Signs,
     Wanted,
-    last_lines,
+    acknowledgement,
     script,
 )
 
@@ -75,6 +72,14 @@ LOST = (
 that stands still takes the submission after sbatch gave up)."""
 
 
+SIGNS = Signs(
+    native_id=r"^([0-9]+)(?:;\S*)?\s*$",  # with several clusters the cluster's name follows
+    refused=r"^sbatch: (?:error|fatal|unrecognized|invalid)",
+    lost=LOST,
+    certain=(CERTAIN,),
+)
+
+
 class Slurm(Dialect):
     """Slurm's commands and what they say."""
 
@@ -103,22 +108,7 @@ class Slurm(Dialect):
 
     def submitted(self, captured: Captured) -> Answer:
         """Return submitted, refused or unclear."""
-        said = last_lines(captured.stderr) or last_lines(captured.stdout)
-        if captured.timed_out:
-            return Unclear("sbatch did not answer in time: " + said)
-        if captured.rc == 0:
-            # Sites print banners around it; with several clusters the cluster's name follows.
-            ids = re.findall(r"(?m)^([0-9]+)(?:;\S*)?\s*$", captured.stdout)
-            return Submitted(ids[-1]) if ids else Unclear("sbatch gave no id: " + said)
-        if captured.rc == NOT_FOUND:
-            return Refused(f"sbatch cannot be started: {said}")
-        if CERTAIN in captured.stderr:
-            return Refused(said)
-        if any(text in captured.stderr for text in LOST):
-            return Unclear(said)
-        if re.search(r"(?m)^sbatch: (error|fatal|unrecognized|invalid)", captured.stderr):
-            return Refused(said)
-        return Unclear(f"sbatch ended with {captured.rc}: {said}")
+        return acknowledgement("sbatch", captured, SIGNS)
 
     def query(self, wanted: Sequence[Wanted]) -> Command:
         """Return the one squeue command for all slots."""
