@@ -124,18 +124,14 @@ class Remote:
     )
 
 
-_LATER = "this version knows slurm and local"
-
-
 @dataclass(frozen=True)
 class Hpc:
     """What to ask the batch system for, for each pilot."""
 
     scheduler: str = _key(
-        values.choice(
-            "slurm", "local", later=dict.fromkeys(("pbs", "torque", "sge", "lsf", "flux"), _LATER)
-        ),
-        "The batch system; local starts the pilot as a background process.",
+        values.choice("slurm", "pbs", "torque", "sge", "lsf", "flux", "local"),
+        "The batch system: pbs is PBS Pro or OpenPBS, torque also Slurm's qsub wrappers, sge any "
+        "Grid Engine; local starts the pilot as a background process.",
         default="slurm",
     )
     walltime: int = _key(
@@ -144,7 +140,10 @@ class Hpc:
         default="8h",
     )
     gres: str | None = _key(
-        values.WORD, "Generic resources of a pilot, as in Slurm's --gres.", example="gpu:v100:1"
+        values.WORD,
+        "Generic resources of a pilot, as in Slurm's --gres. Every batch system understands gpu:N; "
+        "anything else is passed on in its own words.",
+        example="gpu:v100:1",
     )
     partition: str | None = _key(values.WORD, "The partition or queue.", example="dl")
     gpuram: int | None = _key(
@@ -180,9 +179,7 @@ class Pilot:
         "How long an idle pilot waits for more jobs; 0 ends it at once.",
         default="150",
     )
-    slots: int = _key(
-        values.count(1, 1000), "How many jobs a pilot runs at a time.", default="1"
-    )
+    slots: int = _key(values.count(1, 1000), "How many jobs a pilot runs at a time.", default="1")
     successor: bool = _key(
         values.NO_FOR_NOW, "Whether to queue the next pilot before one ends.", default="no"
     )

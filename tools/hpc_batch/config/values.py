@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Sequence
 
 LONGEST_S = 3650 * 86400
 """Ten years: longer durations are typing errors."""
@@ -156,17 +156,14 @@ def count(least: int, most: int) -> Kind:
     return Kind("number", parse)
 
 
-def choice(*words: str, later: Mapping[str, str] | None = None) -> Kind:
-    """Return the kind of a word out of a list; `later` holds what only later versions know."""
-    coming = later or {}
+def choice(*words: str) -> Kind:
+    """Return the kind of a word out of a list."""
 
     def parse(text: str) -> str:
         word = text.lower()
-        if word in coming:
-            raise ValueError(f"is not in this version; {coming[word]}")
         if word not in words:
             listed = ", ".join(words)
-            raise ValueError(f"must be one of {listed}{closest(word, [*words, *coming])}")
+            raise ValueError(f"must be one of {listed}{closest(word, words)}")
         return word
 
     return Kind(" · ".join(f"`{word}`" for word in words), parse)
