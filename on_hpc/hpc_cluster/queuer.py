@@ -139,7 +139,9 @@ def _reaches(one: Seen) -> bool:
 
 def _bury(spool: Spool, one: Seen) -> None:
     """Write down why a pilot is dead, before anything is taken from it."""
-    info, name = one.info, one.info["pilot"]
+    name = one.info["pilot"]
+    # RACE: it may have claimed, worked and closed between being read and being asked for.
+    info = files.merge(one.info, pilot.read(spool, name))
     if one.state is not None and one.state.state != batch.ENDED:
         # It hangs: its slot will be given away, so it must not come back.
         batch.run(batch.dialect(info.get("batch", "local")).cancel(one.state.native_id))
