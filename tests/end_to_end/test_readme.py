@@ -78,7 +78,7 @@ class Reader:
     def run(self, commands: str) -> str:
         """Run shell commands in the checkout, all must succeed; return what they print."""
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", self.here(commands)],
+            ["bash", "-euo", "pipefail", "-c", commands],
             cwd=self.checkout,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -107,7 +107,7 @@ class Reader:
     @contextmanager
     def cron(self, line: str) -> Iterator[None]:
         """Run a cron line's command again and again, as cron does once a minute."""
-        command, stop = line.split(None, 5)[5], threading.Event()
+        command, stop = self.here(line).split(None, 5)[5], threading.Event()
 
         def passes() -> None:
             while not stop.wait(0.5):
@@ -140,7 +140,7 @@ def sample() -> tuple[str, str]:
 
 
 def test_the_first_two_commands_do_what_they_say(reader: Reader) -> None:
-    printed = reader.run(blocks("sh")[0])
+    printed = reader.run(reader.here(blocks("sh")[0]))
     assert "passed" in printed
     assert any((reader.checkout / "quickstart").iterdir())
     assert reader.processes() == []
@@ -166,7 +166,7 @@ def test_the_sample_template_is_the_one_that_ships() -> None:
 
 
 def test_the_commands_lead_from_a_configuration_to_an_answer(reader: Reader) -> None:
-    sample_config, check, use = blocks("sh")[1:]
+    sample_config, check, use = map(reader.here, blocks("sh")[1:])
     reader.run(sample_config)
     ini = reader.checkout / "hpc_batch.ini"
     (written,) = blocks("ini")
@@ -191,7 +191,7 @@ def test_the_commands_lead_from_a_configuration_to_an_answer(reader: Reader) -> 
     with reader.cron(line):
         printed = reader.run(use)
         (python,) = blocks("python")
-        program = f"PYTHONPATH=tools .venv/bin/python - <<'PY'\n{python}PY\n"
+        program = f"PYTHONPATH=tools .venv/bin/python - <<'PY'\n{reader.here(python)}PY\n"
         assert reader.run(program) == "processed OK\n"
     assert "thing" in printed
 
