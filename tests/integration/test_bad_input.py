@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from world import World, world
 
-from hpc_batch import intake
+from hpc_batch import settling
 from hpc_batch.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ def here(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let hopeless drops be taken at once; the waiting itself has tests of its own."""
-    monkeypatch.setattr(intake, "HOPELESS_S", 0.0)
+    monkeypatch.setattr(settling, "HOPELESS_S", 0.0)
 
 
 BOMB = "a: &a [x, x]\n" + "".join(

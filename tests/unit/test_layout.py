@@ -27,12 +27,12 @@ LAYERS = {
     "errors": "errors",
     "values": "config jobfile plan template",
     "effects": (
-        "answer bulk collecting connection data_channel deployment description errand far_end "
-        "hosts inputs intake lane node placing policy receiving record report restore sending "
-        "session staging state steps tidying trouble"
+        "answer bulk collecting connection crontab data_channel deployment description errand "
+        "far_end hosts inputs intake lane node placing policy receiving record report restore "
+        "sending session settling staging state steps tidying trouble"
     ),
     "submitter": "submitter",
-    "cli": "cli demo",
+    "cli": "cli demo doctor explanation",
 }
 """From the ground up: a module may import its own layer and those below."""
 

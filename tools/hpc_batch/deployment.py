@@ -112,9 +112,14 @@ def examine(host: Host, config: Config) -> Found:
 
 def found(facts: Mapping[str, Any]) -> Found:
     """Return what hpc_cluster.edition described."""
-    known = {"lacking": tuple(facts.get("lacking", ()))}
-    names = ("kind", "version", "protocol", "digest", "home")
-    return Found(**{name: facts.get(name) for name in names}, **known)
+    return Found(
+        kind=str(facts["kind"]),
+        version=facts.get("version"),
+        protocol=facts.get("protocol"),
+        digest=facts.get("digest"),
+        home=facts.get("home"),
+        lacking=tuple(facts.get("lacking", ())),
+    )
 
 
 def deploy(host: Host, config: Config, ours: Edition, *, replace: bool) -> dict[str, Any]:

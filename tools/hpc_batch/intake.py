@@ -1,16 +1,7 @@
 """Intake: taking drops from the dropbox, when their writers are done, and never twice.
 
-A drop is settled when nobody can still be writing it:
-
-    its last line is YAML's end mark `...`                              at once
-    nobody has it open for writing (the kernel grants a read lease)     2 s after the last change
-    the lease says nothing (a network file system, another owner)       after `settle` (10 s);
-                                                                        60 s without a last newline
-    a writer has it open                                                10 min after the last change
-
-each of a file that parses to a mapping with a `script`. What does not is taken after 60 s (10 min
-where leases say nothing or a writer has it open) and answered with the error. What cannot even be
-answered, such as a FIFO, is left alone. Ages are counted by the dropbox's own clock.
+Which drops are taken is `settling`'s to say. What cannot even be answered, such as a FIFO, is left
+alone.
 
 Taking is a durable intent and one rename: the drop becomes `.hpc_batch/J.drop`, and with that the
 job is ours. Its answer's disk space is reserved first.
@@ -20,12 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-import signal
 import stat
 from dataclasses import dataclass
-from typing import Iterable, Literal
+from typing import Iterable
 
 from hpc_batch import jobfile
 from hpc_batch.config import Config
@@ -38,15 +27,6 @@ ANSWER_BYTES = 16 * 1024
 
 NAME_BYTES = 255 - len(".finished")
 """A longer name leaves no room for its answer's."""
-
-QUIET_S = 2.0
-OPEN_S = 600.0
-NO_NEWLINE_S = 60.0
-HOPELESS_S = 60.0
-"""QUIET_S < settle < NO_NEWLINE_S, HOPELESS_S < OPEN_S: the less is known, the longer the wait."""
-
-Lease = Literal["quiet", "open", "unknown"]
-Verdict = Literal["take", "wait", "leave"]
 
 
 @dataclass(frozen=True)
@@ -103,61 +83,6 @@ def unanswerable(drop: Drop) -> str | None:
     if drop.links != 1:
         return "has more than one hard link and is left alone until it has one"
     return None
-
-
-def judge(path: str, clock: float, config: Config) -> Verdict:
-    """Tell whether a drop, or one already taken, is settled: take it, wait, or leave it alone.
-
-    Raises FileNotFoundError when it is gone.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        # RACE: a FIFO or a link has taken its place.
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            return "leave"
-        status = os.lstat(path)
-        return "take" if clock - status.st_ctime >= HOPELESS_S else "wait"
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return "leave"
-        age, lease = clock - status.st_ctime, _lease(descriptor)
-        content: Literal["no", "mapping", "end"] = "no"
-        data = b""
-        if status.st_size <= jobfile.JOB_BYTES:
-            data = file.read(jobfile.JOB_BYTES + 1)
-            content = jobfile.settled(data)
-    if content == "end":
-        return "take"
-    return "take" if age >= _patience_s(content, lease, data, config) else "wait"
-
-
-def _patience_s(content: str, lease: Lease, data: bytes, config: Config) -> float:
-    """Return how old an unmarked drop must be."""
-    if lease == "open":
-        return OPEN_S
-    if content == "no":
-        return HOPELESS_S if lease == "quiet" else OPEN_S
-    if lease == "quiet":
-        return QUIET_S
-    settle = float(config.cronjob.settle)
-    return settle if data.endswith(b"\n") else max(settle, NO_NEWLINE_S)
-
-
-def _lease(descriptor: int) -> Lease:
-    """Ask the kernel whether anybody has the file open for writing."""
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        # RACE: EAGAIN is the answer "open"; EINVAL and EACCES are no knowledge.
-        return "open" if error.errno == errno.EAGAIN else "unknown"
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return "quiet"
 
 
 class Intake:

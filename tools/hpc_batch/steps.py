@@ -19,9 +19,10 @@ from hpc_batch.config import Config
 from hpc_batch.connection import Connection
 from hpc_batch.description import describe
 from hpc_batch.errors import JobFileError
-from hpc_batch.intake import Intake, judge
+from hpc_batch.intake import Intake
 from hpc_batch.node import Node
 from hpc_batch.record import Record, Records, now, seconds_since
+from hpc_batch.settling import judge
 from hpc_batch.state import State
 from hpc_batch.trouble import Ledger
 

@@ -23,10 +23,11 @@ from hpc_batch import plan
 from hpc_batch.config import Config
 from hpc_batch.connection import Connection
 from hpc_batch.errors import FarEndError, RemoteError, StorageError
-from hpc_batch.intake import Drop, Intake, Listing, judge, look, unanswerable
+from hpc_batch.intake import Drop, Intake, Listing, look, unanswerable
 from hpc_batch.policy import policy
 from hpc_batch.record import Record, Records, now, seconds_since
 from hpc_batch.report import Report
+from hpc_batch.settling import judge
 from hpc_batch.state import Busy, State, check_home, hold
 from hpc_batch.steps import Census, Steps
 from hpc_batch.trouble import Ledger
