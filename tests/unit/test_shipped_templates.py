@@ -34,12 +34,13 @@ VALUES: dict[str, dict[str, str]] = {
         "txt_output": "foo.txt",
     },
     "segment_sound": {"audio": "foo.wav", "csv_output": "foo.csv", "json_output": "foo.json"},
+    "self_test": {"data": "foo.mp3", "report": "foo.txt"},
 }
 """For each template a job's values: inputs, outputs, and the arguments without a default."""
 
 FILES = {
-    *{"audio", "file", "input"},
-    *{"csv_output", "json_output", "manifest", "segments", "txt_output"},
+    *{"audio", "data", "file", "input"},
+    *{"csv_output", "json_output", "manifest", "report", "segments", "txt_output"},
 }
 """Which of these are the names of files."""
 
