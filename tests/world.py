@@ -25,6 +25,11 @@ TEMPLATES = {
         #!/bin/bash
         cp <<source>> <<target>>
         """,
+    "keep": """\
+        #!/bin/sh
+        read -r line < <<source>> || :
+        echo "$line" > <<target>>
+        """,
     "say": """\
         #!/bin/bash
         printf '%s\\n' <<words>>
@@ -115,6 +120,15 @@ class World:
         )
         return target
 
+    def drop_quick(self, name: str) -> Path:
+        """Drop a job that costs next to nothing, with an input and an output."""
+        source, target = self.root / f"{name}.in", self.out / f"{name}.out"
+        source.write_text(name)
+        self.drop(
+            name, "keep", input_map={"source": str(source)}, output_map={"target": str(target)}
+        )
+        return target
+
     def drop_text(self, name: str, text: str | bytes) -> Path:
         data = text.encode() if isinstance(text, str) else text
         aside, target = self.dropbox / f".{name}.tmp", self.dropbox / f"{name}.job"
@@ -137,7 +151,7 @@ class World:
         """Make one pass."""
         return submitter.run(self.config, submitter.Options(**options))
 
-    def until(self, *names: str, timeout: float = 60) -> dict[str, dict[str, Any]]:
+    def until(self, *names: str, timeout: float = 240) -> dict[str, dict[str, Any]]:
         """Make passes until all these jobs are answered and nothing is in flight."""
         end = time.monotonic() + timeout
         while True:
@@ -172,6 +186,13 @@ class World:
         if log.exists():
             lines.append(log.read_text()[-3000:])
         return "\n".join(lines)
+
+    def wait_for_tickets(self, count: int, timeout: float = 240) -> None:
+        """Wait until the pilots have finished so many jobs that no pass has collected."""
+        end = time.monotonic() + timeout
+        while len(list(self.workspace.glob("done/*/*"))) < count:
+            assert time.monotonic() < end, self.picture()
+            time.sleep(0.05)
 
     # ---- the cluster -------------------------------------------------------------------------
 

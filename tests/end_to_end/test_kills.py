@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from world import World, world
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from integration import proxy, sshd
-from world import World, world
+from world import world
 
 pytestmark = pytest.mark.skipif(bool(sshd.MISSING), reason=sshd.MISSING)
 
@@ -66,16 +65,14 @@ def test_one_login_and_a_constant_number_of_round_trips(
     costs, logins = [], server.logins
     for count in (1, 200):
         folder = tmp_path / str(count)
-        keys = {"remote": remote(server, transport), "hpc_env": env(), "pilot": {"linger": 30}}
+        pilot = {"linger": 30, "slots": 2}
+        keys = {"remote": remote(server, transport), "hpc_env": env(), "pilot": pilot}
         with world(folder, **keys) as here:
             for number in range(count):
-                here.drop_copy(f"job{number}", "x" * 1000)
+                here.drop_quick(f"job{number}")
             here.sweep()
             staging = here.status()["pass"]
-            end = time.monotonic() + 60
-            while len(list(here.workspace.glob("done/*/*"))) < count:
-                assert time.monotonic() < end, here.picture()
-                time.sleep(0.05)
+            here.wait_for_tickets(count)
             here.sweep()
             collecting = here.status()["pass"]
             assert len(list(here.dropbox.glob("*.finished"))) == count
@@ -115,10 +112,7 @@ def test_a_cut_while_outputs_come_back_is_resumed_too(tmp_path: Path, server: ss
             here.template("make", f"#!/bin/bash\nhead -c {size} /dev/urandom > <<target>>\n")
             here.drop("big", "make", output_map={"target": str(here.out / "t")})
             here.sweep()
-            end = time.monotonic() + 60
-            while not list(here.workspace.glob("done/*/*")):
-                assert time.monotonic() < end, here.picture()
-                time.sleep(0.05)
+            here.wait_for_tickets(1)
             line.cut_after(down=size // 2)
             assert here.sweep() == 75
             assert not (here.out / "t").exists()
@@ -209,7 +203,7 @@ def test_a_pass_of_a_hundred_jobs_overlaps_its_round_trips(
         keys = {"remote": remote(server, "fabric", line.port), "hpc_env": env()}
         with world(tmp_path, **keys) as here:
             for number in range(100):
-                here.drop_copy(f"job{number}", "x" * 1000)
+                here.drop_quick(f"job{number}")
             here.sweep()
             assert here.status()["pass"]["exchanges"] < 12
             assert {j["state"] for j in here.status()["jobs"]} <= {"staged", "running", "returning"}
