@@ -402,6 +402,24 @@ def test_a_pilot_that_dies_before_it_claims_backs_off_with_its_last_words(shop, 
     assert files.read_json(trouble_path(shop))["failures"] == 2
 
 
+def test_a_pilot_that_works_while_the_queue_is_asked_is_no_trouble(
+    shop, slurm, tmp_path, monkeypatch
+):
+    job = shop.job("#!/bin/sh\nsleep 1\n")
+    [name] = shop.keep(scheduler="slurm", linger=0)["submitted"]
+    log = files.join(shop.spool.pilot_folder(name), "runner.json").decode()
+    late = tmp_path / "late"
+    late.mkdir()
+    (late / "squeue").write_text(
+        f"#!/bin/sh\nuntil grep -q '\"closed\"' {log}; do sleep 0.1; done\nsleep 0.3\n"
+        f'exec {FAKEBIN}/squeue "$@"\n'
+    )
+    (late / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{late}:{os.environ['PATH']}")
+    assert shop.keep(scheduler="slurm", linger=0)["trouble"] is None
+    assert shop.done() == {job: "ok"}
+
+
 # ---- the policy ----------------------------------------------------------------------------------
 
 
