@@ -1,0 +1,317 @@
+"""Explanation: the first reason why a job has no answer yet, what shows it, and what to do.
+
+Everything is read from files on this side: the drop itself, and what the last pass wrote down
+(`status`, the job's description). So it costs the cluster nothing, and is as old as the last pass.
+The reasons stand in the order in which they block: whoever mends the first one may see the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from hpc_batch import settling
+from hpc_batch.config import Config
+from hpc_batch.intake import look, unanswerable
+from hpc_batch.reasons import NEXT, meaning
+from hpc_batch.status import STALE, Seen, Status, moment
+from hpc_cluster import files
+
+NOTHING = "nothing: it goes on by itself"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a job stands where it stands."""
+
+    name: str
+    state: str
+    why: str
+    """The first blocking reason, one sentence."""
+    evidence: tuple[str, ...]
+    """What shows it, a sentence each."""
+    next: str
+    """What to do."""
+
+
+def explain(seen: Status, job: Seen, config: Config | None) -> Explanation:
+    """Return why a job has no answer yet, or what its answer means."""
+    return _Case(seen, job, config).explained()
+
+
+class _Case:
+    """One job and all that is known about what it may wait for."""
+
+    def __init__(self, seen: Status, job: Seen, config: Config | None) -> None:
+        self.seen, self.job, self.config = seen, job, config
+        self.service: Mapping[str, Any] = seen.service or {}
+        self.now = datetime.now(timezone.utc)
+        self.evidence: list[str] = []
+        if job.since:
+            self.evidence.append(f"{job.state} since {job.since} ({self._ago(job.since)})")
+
+    def explained(self) -> Explanation:
+        """Go through the reasons in their order."""
+        if self.job.answered:
+            return self._answered()
+        for reason in (self._no_pass, self._unusual_drop, self._paused, self._unreachable):
+            found = reason()
+            if found is not None:
+                return found
+        return {
+            "waiting": self._waiting,
+            "staged": self._staged,
+            "running": self._running,
+            "returning": self._returning,
+        }.get(self.job.state, self._staging)()
+
+    # ---- reasons that hold for several states ----------------------------------------------------
+
+    def _answered(self) -> Explanation:
+        if self.job.state == "ok":
+            return self._say("it is done", "nothing: its outputs are in place")
+        why = f"it is answered with an error, {self.job.reason}: {self.job.message}"
+        name = self.job.name.removesuffix(".job")
+        if self.job.node:
+            self.evidence.append(f"its last attempt ran on {self.job.node}")
+        return self._say(why, NEXT.get(self.job.reason or "", "").format(name=name))
+
+    def _no_pass(self) -> Explanation | None:
+        if self.seen.hidden:
+            self.evidence.append(f"{self.seen.hidden}, so this is what the dropbox shows")
+            return None
+        age = self.seen.age(self.now)
+        if age is None:
+            why = "no pass has run yet"
+        elif age > STALE:
+            why = f"no pass has run for {_span(age.total_seconds())}"
+        else:
+            return None
+        return self._say(why, "`hpc-batch cron show`: is there a line? `hpc-batch pass` runs one")
+
+    def _unusual_drop(self) -> Explanation | None:
+        """A drop that no pass will ever take; or another job of its name is before it."""
+        if self.job.state != "waiting":
+            return None
+        for drop in look(self.seen.dropbox).drops:
+            mine = files.from_bytes(os.fsencode(drop.name)) == self.job.name
+            why = unanswerable(drop) if mine else None
+            if why is not None:
+                return self._say(f"it {why}", "drop it again, as a plain file of its own")
+        for other in self.seen.in_flight:
+            if other.name == self.job.name and other.state != "waiting":
+                return self._say(
+                    f"another job of the same name is in flight ({other.state}), and comes first",
+                    "wait for its answer, or give this one another name",
+                )
+        return None
+
+    def _paused(self) -> Explanation | None:
+        paused = self.service.get("paused")
+        if not paused or self.job.state not in ("waiting", "accepted", "staging"):
+            return None
+        until = f" until {paused['until']}" if paused.get("until") else ""
+        reason = f": {paused['reason']}" if paused.get("reason") else ""
+        self.evidence.append(f"paused since {paused.get('since')}")
+        return self._say(f"the service is paused{until}{reason}", "`hpc-batch resume` ends it")
+
+    def _unreachable(self) -> Explanation | None:
+        cluster = self.service.get("cluster") or {}
+        if self.job.state == "waiting" or cluster.get("reachable") is not False:
+            return None
+        self.evidence.append(f"the last pass said: {cluster.get('trouble')}")
+        since = cluster.get("since")
+        return self._say(
+            f"the cluster has not answered since {since} ({self._ago(since)})",
+            "`hpc-batch doctor` finds where it ends; the job is safe, passes try again",
+        )
+
+    # ---- the states ------------------------------------------------------------------------------
+
+    def _waiting(self) -> Explanation:
+        if self.config is None:
+            return self._say("no pass has taken it yet", NOTHING)
+        path = self.seen.dropbox / os.fsdecode(files.to_bytes(self.job.name))
+        left, why = 0.0, ""
+        with contextlib.suppress(OSError):  # RACE: taken meanwhile; then nothing is left to wait.
+            left, why = settling.wait_of(str(path), time.time(), self.config)
+        if left <= 0:
+            return self._say("it has settled; the next pass takes it", NOTHING)
+        return self._say(
+            f"it has not settled: {why}",
+            f"{NOTHING}, in at most {_span(left)}; end a job file with a line `...`, "
+            "or rename it into place, and it is taken at once",
+        )
+
+    def _staging(self) -> Explanation:
+        inputs = [i for i in self._record().get("inputs", ()) if isinstance(i, Mapping)]
+        size = sum(int(i["stamp"][0]) for i in inputs)
+        if inputs:
+            self.evidence.append(f"{len(inputs)} inputs, {_bytes(size)}")
+        stuck = self._troubles("stuck stage_in", "stage ", "check ", "publish ")
+        message = self.job.message or self._record().get("message")
+        if message or stuck:
+            self.evidence += stuck
+            return self._say(
+                f"its inputs do not get to the cluster: {message or stuck[0]}",
+                "see the message; every pass tries again, for two days",
+            )
+        return self._say("its inputs are on their way to the cluster", NOTHING)
+
+    def _staged(self) -> Explanation:
+        before = [
+            other
+            for other in self.seen.in_flight
+            if other.state == "staged" and (other.since or "") < (self.job.since or "")
+        ]
+        if before:
+            self.evidence.append(f"{len(before)} jobs of this dropbox are before it")
+        pilots = [p for p in self.service.get("pilots", ()) if p.get("state") != "ended"]
+        troubles = self._troubles("pilots")
+        running = [p for p in pilots if p.get("started") or p.get("state") == "running"]
+        if running:
+            return self._behind(running)
+        queued = [p for p in pilots if p.get("state") in ("queued", "submitted", "unknown")]
+        if queued:
+            self.evidence += troubles
+            return self._queued(queued[0])
+        if troubles:
+            return self._say(
+                f"no pilot can be had: {troubles[0]}",
+                "mend what the message names; the next one is submitted by itself, "
+                "or at once by `hpc-batch pilot submit`",
+            )
+        if self.service.get("paused"):
+            return self._say("the service is paused, and no pilot is there", "`hpc-batch resume`")
+        return self._say("no pilot is there yet; the next pass submits one", NOTHING)
+
+    def _queued(self, pilot: Mapping[str, Any]) -> Explanation:
+        name, since = _pilot(pilot), pilot.get("submitted") or pilot.get("since")
+        when = f"since {since} ({self._ago(since)})"
+        self.evidence.append("jobs that are dropped meanwhile share this wait")
+        if pilot.get("state") == "queued":
+            reason = pilot.get("reason")
+            means = f" ({meaning(reason)})" if meaning(reason) else ""
+            why = f"the pilot {name} has been queued {when}"
+            return self._say(f"{why}; the scheduler says {reason}{means}", NOTHING)
+        if pilot.get("state") == "unknown":
+            return self._say(
+                f"the scheduler does not say what the pilot {name} does, submitted {when}", NOTHING
+            )
+        return self._say(f"the pilot {name} was submitted {when}", NOTHING)
+
+    def _behind(self, running: Sequence[Mapping[str, Any]]) -> Explanation:
+        """A pilot runs: it has not come to this job, or has not the time for it."""
+        need = self._need_s()
+        ends = [p.get("end_of_walltime") for p in running]
+        left = [float(end) - time.time() for end in ends if isinstance(end, (int, float))]
+        for pilot in running:
+            busy = len(pilot.get("running") or ())
+            self.evidence.append(
+                f"the pilot {_pilot(pilot)} has been running on {pilot.get('node')} since "
+                f"{pilot.get('started') or pilot.get('since')}, with {busy} jobs at the last pass"
+            )
+        if need and len(left) == len(running) and max(left) < need:
+            return self._say(
+                f"its time limit, {_span(need)} with grace, does not fit into what is left of the "
+                f"pilot's walltime, {_span(max(0, max(left)))}",
+                "nothing: the next pilot takes it; or a smaller --time-limit in its template",
+            )
+        return self._say("a pilot is running and has not come to it yet", NOTHING)
+
+    def _running(self) -> Explanation:
+        where = f" on {self.job.node}" if self.job.node else ""
+        since = self.job.since
+        if self.job.attempts and self.job.attempts > 1:
+            self.evidence.append(f"this is attempt {self.job.attempts}")
+        limit = self._description().get("time_limit")
+        if limit:
+            self.evidence.append(f"its time limit is {_span(float(limit))}")
+        return self._say(
+            f"it has been running{where} since {since} ({self._ago(since)})",
+            f"nothing; `hpc-batch logs -f {self.job.name.removesuffix('.job')}` shows what it says",
+        )
+
+    def _returning(self) -> Explanation:
+        message = self.job.message or self._record().get("message")
+        troubles = self._troubles("stuck stage_out", "stuck None", "answer ", "place ", "collect ")
+        if message or troubles:
+            self.evidence += troubles
+            return self._say(
+                f"it has ended, and its outputs cannot be brought back: {message or troubles[0]}",
+                "make room, or the destination writable; every pass tries again, for two days",
+            )
+        return self._say("it has ended, and its outputs are on their way back", NOTHING)
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _say(self, why: str, next_step: str) -> Explanation:
+        if self.job.cancel:
+            self.evidence.append("somebody asked for its cancellation; the next pass acts on it")
+        return Explanation(self.job.name, self.job.state, why, tuple(self.evidence), next_step)
+
+    def _troubles(self, *beginnings: str) -> list[str]:
+        return [
+            f"{trouble.get('message')} (since {trouble.get('since')})"
+            for trouble in self.service.get("trouble", ())
+            if str(trouble.get("what")).startswith(beginnings)
+            and self._concerns(str(trouble.get("what")))
+        ]
+
+    def _concerns(self, what: str) -> bool:
+        """Tell whether a trouble that names a job names this one."""
+        others = [job.id for job in self.seen.in_flight if job.id and job.id != self.job.id]
+        return not any(other in what for other in others)
+
+    def _need_s(self) -> float:
+        found = self._description()
+        limit = found.get("time_limit")
+        return float(limit) + float(found.get("grace_s") or 0) if limit else 0.0
+
+    def _description(self) -> Mapping[str, Any]:
+        return self._of_job("description.json")
+
+    def _record(self) -> Mapping[str, Any]:
+        return self._of_job("record.json")
+
+    def _of_job(self, name: str) -> Mapping[str, Any]:
+        """Return a document of the state folder about this job; {} when it is not to be had."""
+        if self.config is None or not self.job.id:
+            return {}
+        try:
+            found = files.read_json(str(self.config.cronjob.state / "jobs" / self.job.id / name))
+        except (OSError, ValueError):
+            return {}  # RACE: answered meanwhile; or not ours to read.
+        return found if isinstance(found, Mapping) else {}
+
+    def _ago(self, text: str | None) -> str:
+        when = moment(text)
+        return f"{_span((self.now - when).total_seconds())} ago" if when else "unknown"
+
+
+def _pilot(pilot: Mapping[str, Any]) -> str:
+    """Return how people find a pilot: by the batch system's id."""
+    return str(pilot.get("native_id") or pilot.get("pilot"))
+
+
+def _span(seconds: float) -> str:
+    """Return a length of time in at most two units."""
+    left = round(max(0.0, seconds))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size} {unit}")
+            left %= size
+    return " ".join(parts[:2])
+
+
+def _bytes(size: int) -> str:
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 1 << shift:
+            return f"{size / (1 << shift):.1f} {unit}"
+    return f"{size} bytes"
