@@ -47,8 +47,8 @@ def test_more_pilots_than_slots_are_refused_with_who_holds_them(shop):
 
 def test_a_refused_submission_says_why(shop, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{FAKEBIN}:{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_SLURM", str(tmp_path))
-    monkeypatch.setenv("FAKE_SBATCH", "refuse")
+    monkeypatch.setenv("FAKE_BATCH", str(tmp_path))
+    monkeypatch.setenv("FAKE_SUBMIT", "refuse")
     answer = queuer.submit(shop.spool, wishes(shop, scheduler="slurm"), P)
     assert "Invalid account" in answer["message"]
     assert slots.holders(shop.spool) == {}
@@ -95,8 +95,8 @@ def test_a_pilot_dismissed_before_it_claimed_anything_is_no_trouble(shop):
 def test_who_is_not_listed_is_not_ended(shop, tmp_path, monkeypatch):
     """The batch system does not answer: nothing is known, and nothing is done."""
     monkeypatch.setenv("PATH", f"{FAKEBIN}:{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_SLURM", str(tmp_path / "none"))
-    monkeypatch.setenv("FAKE_SQUEUE", "away")
+    monkeypatch.setenv("FAKE_BATCH", str(tmp_path / "none"))
+    monkeypatch.setenv("FAKE_LIST", "away")
     pilot.make(shop.spool, P, {"slot": 0, "native_id": "1", "batch": "slurm", "submitted": "x"})
     assert dismissal.dismiss(shop.spool, [P, Q]) == {P: "unknown", Q: "gone"}
     assert not pilot.read(shop.spool, P).get("dismissed")

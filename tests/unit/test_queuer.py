@@ -31,12 +31,12 @@ def slurm(tmp_path, monkeypatch):
     memory = tmp_path / "slurm"
     memory.mkdir()
     monkeypatch.setenv("PATH", f"{FAKEBIN}:{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_SLURM", str(memory))
+    monkeypatch.setenv("FAKE_BATCH", str(memory))
 
     class Slurm:
         def behave(self, sbatch="", squeue=""):
-            monkeypatch.setenv("FAKE_SBATCH", sbatch)
-            monkeypatch.setenv("FAKE_SQUEUE", squeue)
+            monkeypatch.setenv("FAKE_SUBMIT", sbatch)
+            monkeypatch.setenv("FAKE_LIST", squeue)
 
         def jobs(self):
             return [json.loads(path.read_text()) for path in sorted(memory.iterdir())]
