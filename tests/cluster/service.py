@@ -1,0 +1,80 @@
+"""A service host whose cluster is a real one, for tests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster.cluster import Cluster
+from world import World
+
+MY_CONTAINER = """\
+#!/bin/bash
+singularity run --nv --bind <<workspace>>:/mnt <<containers>>/my_container.sif \\
+    --level=<<level>> /mnt/<<input>> /mnt/<<txt_output>> /mnt/<<json_output>>
+"""
+
+
+class Site(World):
+    """A service host whose cluster is a real one."""
+
+    def __init__(self, root: Path, cluster: Cluster, user: str, name: str) -> None:
+        self.cluster, self.user = cluster, user
+        self.home = f"/home/{user}"
+        self.inside = f"{self.home}/{name}"
+        """The workspace as the cluster sees it."""
+        self.keys: dict[str, dict[str, Any]] = {
+            "remote": cluster.remote(user),
+            "hpc": {"scheduler": "slurm", "walltime": "10m", "options": "--mem-per-cpu=100"},
+            "pilot": {"linger": 0},
+            "hpc_env": {
+                "workspace": self.inside,
+                "scripts": f"{self.home}/hpc_batch/on_hpc/scripts",
+                "containers": f"{self.home}/containers",
+            },
+        }
+        super().__init__(root, **self.keys)
+        self.workspace = cluster.path(self.inside)
+        self.template("my_container", MY_CONTAINER)
+
+    def change(self, **keys: dict[str, Any]) -> None:
+        """Change keys of the configuration."""
+        for section, more in keys.items():
+            self.keys.setdefault(section, {}).update(more)
+        self.configure(**self.keys)
+
+    def drop_count(self, name: str, text: str = "hello\n") -> None:
+        """Drop the job of the README: count what is in a file, in the container."""
+        source = self.root / f"{name}.in"
+        source.write_text(text)
+        outputs = {"txt_output": self.out / f"{name}.txt", "json_output": self.out / f"{name}.json"}
+        self.drop(
+            name,
+            "my_container",
+            args={"level": "6"},
+            input_map={"input": str(source)},
+            output_map={key: str(path) for key, path in outputs.items()},
+        )
+
+    def pilots_listed(self) -> list[dict[str, str]]:
+        """Return the pilots of this workspace as Slurm lists them, ended ones too."""
+        mine = {p.name for p in self.workspace.glob("pilots/*")}
+        return [job for job in self.cluster.queue(self.user) if job["comment"] in mine]
+
+    def wait(self, condition: Callable[[], Any], what: str, timeout: float = 60) -> None:
+        """Wait, without making passes."""
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, f"in vain: {what}\n{self.picture()}"
+            time.sleep(0.05)
+
+    def running(self) -> list[Path]:
+        return list(self.workspace.glob("running/*"))
+
+    def picture(self) -> str:
+        return f"{super().picture()}\n{self.cluster.queue(self.user)}"
+
+    def end(self) -> None:
+        """Leave no pilot behind; `cluster` ends them."""
