@@ -81,7 +81,8 @@ class Attempt:
         self._spool = context.spool
         self._folder = context.spool.attempt_folder(ticket.job, ticket.starts)
         self._process: Optional[subprocess.Popen[bytes]] = None
-        self._thread: Optional[threading.Thread] = None
+        self._busy = False
+        """A slow step runs in a thread."""
         self._failure: Optional[BaseException] = None
         self._why = ""
         """Why it is being stopped: time_limit, cancelled, hand_back."""
@@ -106,7 +107,7 @@ class Attempt:
         """Move on as far as possible without waiting; `alone`: no other job runs in this pilot."""
         if self.outcome is not None:
             return
-        if self._thread is not None and self._thread.is_alive():
+        if self._busy:
             if self._over_at is not None and clock.monotonic() >= self._over_at:
                 # It may go on writing into this attempt's folder, which is never used again.
                 self.outcome = Outcome("release", trouble=f"{self.phase} took too long")
@@ -155,6 +156,13 @@ class Attempt:
     def grace_s(self) -> float:
         """The job's own grace."""
         return float(self.description.grace_s) if self.description else GRACE_S
+
+    @property
+    def ran_s(self) -> float:
+        """For how long its script has run, or ran; 0 when it never began."""
+        if self._process is None:
+            return 0.0
+        return (self._ended or clock.monotonic()) - self._began
 
     # ---- preparing ---------------------------------------------------------------------------
 
@@ -387,16 +395,18 @@ class Attempt:
     def _do(self, function: Callable[[], None]) -> None:
         """Run a slow step in a thread, keep its failure, and wake the runner at its end."""
         self._failure = None
+        self._busy = True
 
         def work() -> None:
             try:
                 function()
             except Exception as error:  # whatever it is, the job must not be stuck
                 self._failure = error
+            # The runner may look as soon as it wakes, while this thread is still ending.
+            self._busy = False
             self._context.wake()
 
-        self._thread = threading.Thread(target=work, daemon=True)
-        self._thread.start()
+        threading.Thread(target=work, daemon=True).start()
 
 
 def _signal(number: int) -> str:
