@@ -40,6 +40,12 @@ EVERY_VERB = {
     "pass": [],
     "config": [],
     "clean": [],
+    "explain": ["x"],
+    "init": [],
+    "doctor": [],
+    "deploy": [],
+    "pilot": [],
+    "cron": [],
 }
 
 
@@ -81,6 +87,7 @@ def test_an_option_before_the_verb_survives_the_verbs_own_defaults() -> None:
 def test_what_changes_something_has_a_dry_run(verb: str) -> None:
     request = line.parse([verb, *EVERY_VERB[verb]])
     changing = {"submit", "run", "cancel", "retry", "pause", "resume", "clean"}
+    changing |= {"init", "deploy", "pilot", "cron"}
     assert ("dry_run" in {f.name for f in fields(request)}) == (verb in changing)
     if verb in changing:
         for option in ("-n", "--dry-run"):
@@ -200,6 +207,41 @@ def test_hpc_submitter_takes_the_originals_command_line() -> None:
     assert (plain.debug, plain.nocleanup, plain.email) == (False, False, None)
     with pytest.raises(CommandError, match="CONFIG"):
         line.parse_submitter([])
+
+
+def test_a_setting_names_section_and_key() -> None:
+    request = line.parse(["init", "--set", "remote.host=a=b", "--set=hpc.prologue=x\ny"])
+    assert isinstance(request, typed.Init)
+    assert request.settings == ((("remote", "host"), "a=b"), (("hpc", "prologue"), "x\ny"))
+    for text in ("host=x", "remote.host", ".host=x", "remote.=x"):
+        assert "SECTION.KEY=VALUE" in str(refused("init", f"--set={text}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"), [("2m", 2), ("1h", 60), ("60s", 1), ("0.5h", 30), ("3600", 60)]
+)
+def test_a_period_is_one_that_cron_can_keep(text: str, minutes: int) -> None:
+    request = line.parse(["cron", "install", "--every", text])
+    assert isinstance(request, typed.Cron)
+    assert (request.what, request.every) == ("install", minutes)
+
+
+@pytest.mark.parametrize("text", ["7m", "90s", "2h", "0", "30s", "soon"])
+def test_other_periods_are_refused_with_the_ones_there_are(text: str) -> None:
+    told = str(refused("cron", "install", "--every", text))
+    assert "--every" in told
+
+
+def test_pilots_may_be_named() -> None:
+    request = line.parse(["pilot", "cancel", "a", "b", "-y"])
+    assert isinstance(request, typed.Pilots)
+    assert (request.what, request.pilots, request.yes) == ("cancel", ("a", "b"), True)
+
+
+def test_checks_are_named_by_commas() -> None:
+    request = line.parse(["doctor", "--only", "config,login", "--timeout", "5m"])
+    assert isinstance(request, typed.Doctor)
+    assert (request.only, request.timeout) == (("config", "login"), 300.0)
 
 
 @pytest.mark.parametrize("argv", [["--version"], ["--help"], ["submit", "--help"]])

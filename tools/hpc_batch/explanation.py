@@ -192,12 +192,12 @@ class _Case:
 
     def _queued(self, pilot: Mapping[str, Any]) -> Explanation:
         name, since = _pilot(pilot), pilot.get("submitted") or pilot.get("since")
-        when = f"since {since} ({self._ago(since)})"
+        when = f"{since} ({self._ago(since)})"
         self.evidence.append("jobs that are dropped meanwhile share this wait")
         if pilot.get("state") == "queued":
             reason = pilot.get("reason")
             means = f" ({meaning(reason)})" if meaning(reason) else ""
-            why = f"the pilot {name} has been queued {when}"
+            why = f"the pilot {name} has been queued since {when}"
             return self._say(f"{why}; the scheduler says {reason}{means}", NOTHING)
         if pilot.get("state") == "unknown":
             return self._say(

@@ -6,6 +6,13 @@
     looking     list show logs
     checking    lint render
     operator    status pause resume pass config clean demo
+    explaining  explain
+    init        init
+    doctoring   doctor
+    deploying   deploy
+    pilots      pilot
+    cron        cron
+    asking      questions to a person on a terminal
     output      JSON, tables, errors
 
 A verb is a function of its request and the output that returns an exit code. What it cannot do it
@@ -45,6 +52,12 @@ VERBS = {
     "ShowConfig": "operator.show_config",
     "Clean": "operator.clean",
     "Demo": "operator.run_demo",
+    "Explain": "explaining.explain",
+    "Init": "init.init",
+    "Doctor": "doctoring.doctor",
+    "Deploy": "deploying.deploy",
+    "Pilots": "pilots.pilot",
+    "Cron": "cron.cron",
 }
 """Module and function of each request; a module is loaded when a verb of it is typed."""
 

@@ -10,24 +10,31 @@ import argparse
 import difflib
 import re
 from dataclasses import fields
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn, Sequence
 
 import hpc_cluster
 from hpc_batch.cli import exit_codes
+from hpc_batch.cli.argument_types import duration, duration_s, moment, pair, period_min, setting
 from hpc_batch.cli.output import CommandError
 from hpc_batch.cli.requests import (
     Cancel,
     Check,
     Clean,
+    Cron,
     Demo,
+    Deploy,
+    Doctor,
+    Explain,
+    Init,
     Lint,
     List,
     Logs,
     Overview,
     Pass,
     Pause,
+    Pilots,
     Render,
     Request,
     Resume,
@@ -113,51 +120,6 @@ def _build(namespace: argparse.Namespace) -> Request:
     return request
 
 
-# ---- types of arguments ----------------------------------------------------------------------
-
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
-
-def duration_s(text: str) -> float:
-    """Return a length of time in seconds: `90`, `30m`, `1h30m`, `4d`."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", text)
-    if parts and "".join(n + unit for n, unit in parts) == text:
-        return sum(float(number) * UNITS_S[unit] for number, unit in parts)
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no length of time; write 90s, 30m, 6h or 4d")
-
-
-def duration(text: str) -> timedelta:
-    """Return a length of time."""
-    try:
-        return timedelta(seconds=duration_s(text))
-    except OverflowError:
-        raise argparse.ArgumentTypeError(f"{text!r} is too long") from None
-
-
-def moment(text: str) -> datetime:
-    """Return a moment: `2026-11-21T06:00` (local time, or with an offset), or `6h` from now."""
-    try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(timezone.utc)
-    except ValueError:
-        pass
-    try:
-        return datetime.now(timezone.utc) + duration(text)
-    except (argparse.ArgumentTypeError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no moment; write 2026-11-21T06:00 or 6h"
-        ) from None
-
-
-def pair(text: str) -> tuple[str, str]:
-    """Return KEY=VALUE as two."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    return key, value
-
-
 # ---- the parsers -----------------------------------------------------------------------------
 
 EXAMPLES = """\
@@ -182,6 +144,7 @@ def _parser() -> Parser:
     _add_user_verbs(verbs)
     _add_looking_verbs(verbs)
     _add_operator_verbs(verbs)
+    _add_site_verbs(verbs)
     return parser
 
 
@@ -342,6 +305,15 @@ def _add_looking_verbs(verbs: Any) -> None:
     _add_period(logs, 5.0)
     logs.set_defaults(shape=Logs)
 
+    explain = verbs.add_parser(
+        "explain",
+        help="why has it no answer yet?",
+        description="Say why jobs have no answer yet: the first reason, what shows it, and what to "
+        "do. Read from what the last pass wrote down.",
+    )
+    explain.add_argument("jobs", metavar="JOB", nargs="+")
+    explain.set_defaults(shape=Explain)
+
     lint = verbs.add_parser(
         "lint",
         help="check configurations, templates and job files",
@@ -419,6 +391,113 @@ def _add_operator_verbs(verbs: Any) -> None:
     )
     _add_dry_run(clean)
     clean.set_defaults(shape=Clean)
+
+
+def _add_site_verbs(verbs: Any) -> None:
+    init = verbs.add_parser(
+        "init",
+        help="write a configuration",
+        description="Write a configuration and make the dropbox; on a terminal, ask for what is "
+        "needed. The file is the one of -c, or ./hpc_batch.ini.",
+    )
+    init.add_argument(
+        "--set",
+        dest="settings",
+        metavar="SECTION.KEY=VALUE",
+        type=setting,
+        action="append",
+        default=[],
+        help="a key of the configuration; may come again, and is not asked for",
+    )
+    init.add_argument("--non-interactive", action="store_true", help="ask nothing")
+    init.add_argument(
+        "--force", action="store_true", help="where there is a configuration, move it aside"
+    )
+    _add_dry_run(init)
+    init.set_defaults(shape=Init)
+
+    doctor = verbs.add_parser(
+        "doctor",
+        help="check the whole installation",
+        description="Check everything from the configuration to the cluster's scheduler, and say "
+        "how to mend what is wrong. Exits with 0 when all is well or only warned about.",
+    )
+    doctor.add_argument("--deep", action="store_true", help="run a real job through everything")
+    doctor.add_argument("--offline", action="store_true", help="connect to nothing")
+    doctor.add_argument(
+        "--only",
+        metavar="CHECK,...",
+        type=lambda text: [word for word in text.split(",") if word],
+        default=[],
+        help="only these checks, and quietly what they need; an unknown one lists all",
+    )
+    doctor.add_argument(
+        "--timeout",
+        metavar="TIME",
+        type=duration_s,
+        default=3600.0,
+        help="how long --deep waits for the job's answer (default: 1h)",
+    )
+    doctor.set_defaults(shape=Doctor)
+
+    deploy = verbs.add_parser(
+        "deploy",
+        help="bring this release to the cluster",
+        description="Copy the cluster's side of this release to [hpc_env] scripts, over the login "
+        "that passes use, and switch to it in one step. Pilots keep the code they were submitted "
+        "with.",
+    )
+    deploy.add_argument(
+        "--force",
+        action="store_true",
+        help="move aside what was not deployed (a checkout), and allow an older release",
+    )
+    _add_dry_run(deploy)
+    deploy.set_defaults(shape=Deploy)
+
+    pilot = verbs.add_parser(
+        "pilot",
+        help="the pilots: show, submit, cancel",
+        description="Show the pilots as the scheduler and they themselves tell; submit one now; or "
+        "cancel them: their jobs go back to waiting.",
+    )
+    pilot.add_argument(
+        "what",
+        metavar="show|submit|cancel",
+        choices=["show", "submit", "cancel"],
+        nargs="?",
+        default="show",
+    )
+    pilot.add_argument(
+        "pilots", metavar="PILOT", nargs="*", help="with cancel: these (default: all)"
+    )
+    pilot.add_argument("-y", "--yes", action="store_true", help="with cancel: do not ask")
+    _add_dry_run(pilot)
+    pilot.set_defaults(shape=Pilots)
+
+    cron = verbs.add_parser(
+        "cron",
+        help="the cron line: show, install, remove",
+        description="Keep a marked block with the line for this configuration in the crontab of "
+        "this account.",
+    )
+    cron.add_argument(
+        "what",
+        metavar="show|install|remove",
+        choices=["show", "install", "remove"],
+        nargs="?",
+        default="show",
+    )
+    cron.add_argument(
+        "--every",
+        metavar="TIME",
+        type=period_min,
+        default=2,
+        help="with install: the period (default: 2m)",
+    )
+    cron.add_argument("-y", "--yes", action="store_true", help="do not ask on a terminal")
+    _add_dry_run(cron)
+    cron.set_defaults(shape=Cron)
 
 
 def _add_pass_options(parser: argparse.ArgumentParser) -> None:

@@ -173,3 +173,62 @@ class Clean(Request):
 
     older_than: timedelta
     dry_run: bool
+
+
+@dataclass(frozen=True)
+class Explain(Request):
+    """hpc-batch explain"""
+
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Init(Request):
+    """hpc-batch init"""
+
+    settings: tuple[tuple[tuple[str, str], str], ...]
+    """((section, key), value)."""
+    non_interactive: bool
+    force: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Doctor(Request):
+    """hpc-batch doctor"""
+
+    deep: bool
+    offline: bool
+    only: tuple[str, ...]
+    timeout: float
+    """Seconds, for the job of --deep."""
+
+
+@dataclass(frozen=True)
+class Deploy(Request):
+    """hpc-batch deploy"""
+
+    force: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Pilots(Request):
+    """hpc-batch pilot"""
+
+    what: str
+    pilots: tuple[str, ...]
+    """Names or native ids; none: all."""
+    yes: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Cron(Request):
+    """hpc-batch cron"""
+
+    what: str
+    every: int
+    """Minutes."""
+    yes: bool
+    dry_run: bool

@@ -7,7 +7,7 @@ meaning) is the source of parsing, defaults, the commented sample and the refere
     table     Config and its sections; every key once
     ini       the file's syntax, with line numbers: text -> entries
     reading   find and load: entries -> Config, or every problem at once
-    pages     sample, reference, masked: Config and table -> text for people
+    pages     sample, compose, reference, masked: Config and table -> text for people
     mounts    whether a path lies on a network file system
 
 Nothing is interpolated: a passphrase may hold '%' and '$'.
@@ -16,7 +16,7 @@ Nothing is interpolated: a passphrase may hold '%' and '$'.
 from __future__ import annotations
 
 from hpc_batch.config.mounts import network_file_system
-from hpc_batch.config.pages import masked, reference, sample
+from hpc_batch.config.pages import compose, masked, reference, sample
 from hpc_batch.config.reading import find, load
 from hpc_batch.config.table import Config, Cronjob, Hpc, Limits, Pilot, Remote
 
@@ -27,6 +27,7 @@ __all__ = [
     "Limits",
     "Pilot",
     "Remote",
+    "compose",
     "find",
     "load",
     "masked",

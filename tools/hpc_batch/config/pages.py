@@ -5,7 +5,9 @@ All of it is made from the table, so that it cannot say anything else than what 
 
 from __future__ import annotations
 
+import re
 import textwrap
+from typing import Mapping
 
 from hpc_batch.config.reading import HIDDEN
 from hpc_batch.config.table import ENVIRONMENT, ENVIRONMENT_DOC, KEYS, SECTIONS, Config, Key
@@ -46,6 +48,44 @@ def sample() -> str:
     for name, (example, when, doc) in ENVIRONMENT_DOC.items():
         lines += ["", *_comment(doc), f"{'' if when else '#'}{name} = {example}"]
     return "\n".join(lines) + "\n"
+
+
+def compose(settings: Mapping[tuple[str, str], str]) -> str:
+    """Return a commented configuration in which these (section, key) are set.
+
+    What is needed and not set shows its example as a comment. Names that the table does not know
+    are written all the same, so that reading the text says what is wrong with them.
+    """
+    left = dict(settings)
+    lines: list[str] = []
+    section = ""
+    for line in [*sample().splitlines(), "[end]"]:
+        if header := re.fullmatch(r"\[(\w+)\]", line):
+            lines += _further(section, left)
+            section = header[1]
+        entry = re.fullmatch(r"#?(\w+) = .*", line)
+        if entry is None or line.startswith("# "):
+            lines.append(line)
+        elif (section, entry[1]) in left:
+            lines.append(_entry(entry[1], left.pop((section, entry[1]))))
+        else:
+            lines.append("#" + line.removeprefix("#"))
+    lines[0] = "# hpc_batch: the configuration of a service host, made by `hpc-batch init`."
+    lines[1] = "# A line with '#' shows a default or an example."
+    for section in sorted({section for section, _ in left}):
+        lines[-1:-1] = [f"[{section}]", *_further(section, left), ""]
+    return "\n".join(lines[:-1]).rstrip("\n") + "\n"
+
+
+def _further(section: str, left: dict[tuple[str, str], str]) -> list[str]:
+    """Return the lines of keys of a section that the sample does not show; take them off."""
+    names = [name for known, name in left if known == section]
+    return [_entry(name, left.pop((section, name))) for name in names]
+
+
+def _entry(name: str, value: str) -> str:
+    """Return a line, or several: those that continue a value are indented."""
+    return f"{name} = " + "\n    ".join(value.split("\n"))
 
 
 def _sample_line(key: Key) -> str:
