@@ -10,4 +10,7 @@ VERSION = "0.1.0"
 """The release, the same on both sides."""
 
 PROTOCOL = 1
-"""Number of the on-disk and on-wire formats. Readers accept the previous number too."""
+"""Number of the on-disk and on-wire formats."""
+
+ACCEPTED = tuple(number for number in (PROTOCOL, PROTOCOL - 1) if number)
+"""Readers accept the previous number too: the cluster is upgraded first, then each service host."""

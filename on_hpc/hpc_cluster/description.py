@@ -10,7 +10,7 @@ files are bytes. Inputs lie in `jobs/J/in/0`, `in/1`, … in the order given her
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from hpc_cluster import PROTOCOL, files
+from hpc_cluster import ACCEPTED, PROTOCOL, files
 from hpc_cluster.errors import DescriptionError
 from hpc_cluster.ticket import instance_of, is_job
 
@@ -22,6 +22,10 @@ RESERVED = ("input", "output")
 
 NAME_BYTES = 255
 """The longest name of a file on the usual file systems (NAME_MAX)."""
+
+
+class NewerProtocol(DescriptionError):
+    """A newer release wrote it: a pilot leaves such a job to one that runs newer code."""
 
 
 class Input(NamedTuple):
@@ -66,6 +70,11 @@ class Description(NamedTuple):
     starts: int
     """So often it may be started."""
 
+    @property
+    def needs_s(self) -> float:
+        """So much walltime it may need: its time limit, if it has one, and its grace."""
+        return float((self.time_limit or 0) + self.grace_s)
+
 
 def read(path: bytes) -> Description:
     """Read and check a description. Raises OSError, DescriptionError."""
@@ -80,10 +89,11 @@ def parse(tree: Any) -> Description:
     """Return the description in a parsed JSON document. Raises DescriptionError, all at once."""
     if not isinstance(tree, dict):
         raise DescriptionError("the description is not a JSON object")
-    if tree.get("protocol") not in (PROTOCOL, PROTOCOL - 1):
-        raise DescriptionError(
-            f"the description has protocol {tree.get('protocol')!r}, this program speaks {PROTOCOL}"
-        )
+    number = tree.get("protocol")
+    if number not in ACCEPTED:
+        text = f"the description has protocol {number!r}, this program speaks {PROTOCOL}"
+        newer = isinstance(number, int) and number > PROTOCOL
+        raise NewerProtocol(text) if newer else DescriptionError(text)
     problems: List[str] = []
     job = _text(tree, "id", problems)
     if not is_job(job):

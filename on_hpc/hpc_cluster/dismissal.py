@@ -9,7 +9,7 @@ pilot dead.
 
 from typing import Dict, Sequence
 
-from hpc_cluster import batch, clock, files, pilot, queuer
+from hpc_cluster import batch, clock, files, lookout, pilot
 from hpc_cluster.spool import Spool
 
 
@@ -22,7 +22,7 @@ def dismiss(spool: Spool, names: Sequence[str]) -> Dict[str, str]:
     answer = dict.fromkeys(names, "gone")
     known = [pilot.read(spool, name) for name in names]
     infos = [info for info in known if info.get("submitted") and not info.get("dead")]
-    for seen in queuer.observe(spool, infos):
+    for seen in lookout.observe(spool, infos):
         info, name = seen.info, seen.info["pilot"]
         if seen.state is None:
             answer[name] = "unknown"

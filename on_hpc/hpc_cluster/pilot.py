@@ -1,5 +1,6 @@
 """A pilot, seen through its folder `pilots/P`.
 
+    adopted.json   what follows from its slot or ticket, where it has no pilot.json
     pilot.json     what the queuer knows: slot, native id, when it was submitted
     runner.json    what the runner says: host, start, closing, closed, trouble, its jobs
     heartbeat      64 bytes, overwritten in place every 30 s by the runner
@@ -36,7 +37,7 @@ READS = 5
 
 HEARTBEAT_BYTES = 64
 
-PAPERS = ("pilot.json", "runner.json", "dismissed.json", "dead.json")
+PAPERS = ("adopted.json", "pilot.json", "runner.json", "dismissed.json", "dead.json")
 """What is known of a pilot; each file has one writer."""
 
 LAUNCHER = b"""#!/usr/bin/env python3
@@ -87,7 +88,8 @@ def adopt(spool: Spool, pilot: str, info: Dict[str, Any]) -> None:
     heartbeat = files.join(folder, "heartbeat")
     if not files.exists(heartbeat):
         files.write_new(heartbeat, beat(0, pilot))
-    write(spool, pilot, info)
+    # RACE: whoever took the slot may write pilot.json just now, so this has a name of its own.
+    write(spool, pilot, info, "adopted.json")
     files.sync_folder(spool.path("pilots"))
 
 
@@ -117,7 +119,7 @@ def _document(
 def read(spool: Spool, pilot: str) -> Dict[str, Any]:
     """Return everything known of a pilot; of one without a folder, its id alone."""
     parts = [_read(spool, pilot, name) for name in PAPERS]
-    own = parts[0].get("native_id")
+    own = parts[PAPERS.index("pilot.json")].get("native_id")
     known = files.merge({"pilot": pilot}, *parts)
     # The batch system's own word is the id to ask it for; the runner's is second.
     known["native_id"] = own or known.get("native_id")

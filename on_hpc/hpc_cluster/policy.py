@@ -1,5 +1,6 @@
 """The policy: what the operator wants of pilots, as it travels from the configuration."""
 
+import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from hpc_cluster.errors import ClusterError
@@ -26,6 +27,8 @@ class Policy(NamedTuple):
     """Seconds an idle pilot waits for more."""
     walltime: int = 28800
     """Seconds."""
+    successor: bool = False
+    """The next pilot is queued early, in a slot beyond `max`."""
     options: Tuple[str, ...] = ()
     """Further arguments of the submit command."""
     account: Optional[str] = None
@@ -46,6 +49,11 @@ class Policy(NamedTuple):
     """False: only observe, and take tickets from dead pilots."""
     python: str = "python3"
     """The Python that runs pilots."""
+
+    @property
+    def wants_gpu(self) -> bool:
+        """A GPU is asked for."""
+        return re.search(r"(?:^|[,/])gpu(?:$|[:,=])", self.gres or "") is not None
 
     @classmethod
     def parse(cls, tree: Any) -> "Policy":

@@ -1,10 +1,11 @@
 """The runner: the program inside a pilot. It drains the spool.
 
-It tests its node, starts its heartbeat, and then, until nothing is left: chooses a waiting job,
-claims its ticket, runs it (`attempt`), and moves the ticket to done. It ends when nothing is ready
-and nothing is on its way for the time called linger; before it ends it marks itself closing and
-looks once more, so that a job that was published meanwhile is either seen here or has a pass that
-does not count on this pilot.
+It inspects its node, starts its heartbeat, and then, until nothing is left: chooses a waiting job
+and claims its ticket (`claims`), runs it (`attempt`), and moves the ticket to done. It ends when
+nothing is ready and nothing is on its way for the time called linger; at once when all that is
+ready must be left to another pilot. Before it ends it marks itself closing and looks once more, so
+that a job that was published meanwhile is either seen here or has a pass that does not count on
+this pilot.
 
 One thread does all that; a second writes the heartbeat; a process beside it (`guard`) kills the
 jobs if the runner dies. Signals and ended jobs wake the loop, which otherwise looks about once a
@@ -21,16 +22,17 @@ import select
 import signal
 import sys
 from types import FrameType
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
-from hpc_cluster import batch, clock, description, files, pilot
+from hpc_cluster import batch, clock, files, inspection, pilot
 from hpc_cluster.attempt import Attempt, Context
 from hpc_cluster.batch.local import native_id
+from hpc_cluster.claims import Claims, Pace
 from hpc_cluster.errors import ClusterError
 from hpc_cluster.guard import Guard
 from hpc_cluster.heartbeat import STALE_BEATS, Heartbeat
 from hpc_cluster.spool import Spool
-from hpc_cluster.ticket import Ticket, is_random
+from hpc_cluster.ticket import is_random
 from hpc_cluster.walltime import GRACE_S, MARGIN_S, Walltime
 
 LOOK_S = 1.0
@@ -48,9 +50,6 @@ TERM_S = 20.0
 SHORT_TERM_S = 7.0
 """The same elsewhere: PBS waits 10 s by default (kill_delay), LSF 10 s between its signals."""
 
-STAGING_S = 600.0
-"""An incoming ticket that did not change for so long stops counting: its session is dead."""
-
 MISSES = 3
 """In so many listings in a row a ticket must be missing: one listing means little on a network."""
 
@@ -59,9 +58,6 @@ TROUBLES = 3
 
 YOUNG_S = 48 * 3600.0
 """While the storage is full, a job younger than this is given back without counting the start."""
-
-FREE_BYTES = 16 << 20
-"""Less free space in the workspace is none."""
 
 
 class Options(NamedTuple):
@@ -75,6 +71,10 @@ class Options(NamedTuple):
     walltime: Optional[float]
     gpuram: Optional[float]
     """The least memory of a GPU, in GB."""
+    gpu: bool
+    """A GPU is asked for."""
+    successor: bool
+    """It tells when the work left exceeds its walltime, so that the next pilot is queued."""
     beat: float
     """Seconds between heartbeats."""
 
@@ -95,17 +95,17 @@ class Runner:
         self.trouble: Optional[str] = None
         self._folder = self.spool.pilot_folder(options.pilot)
         self._slot: Optional[int] = None
+        self._batch = "local"
         self._slot_misses = 0
         self._said: Dict[str, Any] = {}
         self._kill_at: Optional[float] = None
         self._signals: List[int] = []
-        self._limits: Dict[str, float] = {}
-        self._incoming: Dict[str, List[float]] = {}
-        self._avoided: Set[str] = set()
+        self._claims = Claims(self.spool, options.pilot, self.walltime)
+        self._ran_s = 0.0
         self._troubles = 0
         self._resume_at = 0.0
         self._idle_since: Optional[float] = None
-        self._cancel_at = self._list_at = 0.0
+        self._cancel_at = self._list_at = self._estimate_at = 0.0
         self._wake_read, self._wake_write = os.pipe()
 
     def run(self) -> int:
@@ -118,7 +118,8 @@ class Runner:
         if files.exists(files.join(self._folder, "runner.json")):
             log("this pilot was started before (requeued?); a pilot runs once")
             return 1
-        self._slot = pilot.read(self.spool, name).get("slot")
+        known = pilot.read(self.spool, name)
+        self._slot, self._batch = known.get("slot"), known.get("batch", "local")
         self._say(
             host=clock.node(),
             pid=os.getpid(),
@@ -127,8 +128,12 @@ class Runner:
             end_of_walltime=self.walltime.end_unix,
             running=[],
             claimed=0,
+            finished=0,
+            stopping=None,
+            leaves=0,
+            outlasted=False,
         )
-        self.trouble = self._self_test()
+        self.trouble = self._inspect()
         if self.trouble is None:
             self._drain()
         self._say(closed=clock.iso(), trouble=self.trouble, running=[])
@@ -178,6 +183,7 @@ class Runner:
         self._settle()
         self._mind_the_tickets()
         self._claim()
+        self._tell_what_is_left()
         return self._is_over()
 
     # ---- what comes from outside -------------------------------------------------------------
@@ -286,6 +292,8 @@ class Runner:
         for attempt, ours in zip(ends, moved):
             log(f"finish {attempt.ticket.name} {attempt.reason}" + ("" if ours else ": lost"))
             self._troubles = 0
+            self._said["finished"] += 1
+            self._ran_s += attempt.ran_s
         for attempt in over:
             outcome = attempt.outcome
             if outcome is None or outcome.verb == "finish":
@@ -313,7 +321,7 @@ class Runner:
     def _back_off(self, job: str, trouble: str) -> None:
         """Wait before the next claim, which tries another job first; give up after a few."""
         self._troubles += 1
-        self._avoided.add(job)
+        self._claims.avoid(job)
         self._resume_at = clock.monotonic() + self._troubles * self.options.beat / 3
         log(f"trouble: {trouble}")
         self._say(trouble=trouble)
@@ -321,42 +329,36 @@ class Runner:
             self.trouble = self.stopping = trouble
 
     def _claim(self) -> None:
-        """Claim what fits, oldest first; a suspect only when it runs alone."""
+        """Claim what fits; a suspect only when it runs alone."""
         free = self.options.slots - len(self.attempts)
         suspect = any(attempt.ticket.crashes for attempt in self.attempts)
         if self.stopping or free <= 0 or suspect or clock.monotonic() < self._resume_at:
             return
-        claimed = 0
-        for ticket in sorted(self.spool.waiting(), key=lambda t: t.job in self._avoided):
-            if claimed == free:
-                break
-            if (ticket.crashes and self.attempts) or not self._fits(ticket):
-                continue
-            ours = self.spool.claim(ticket, self.options.pilot)
-            if ours is None:
-                continue
-            log(f"claim {ours.name}")
-            claimed += 1
-            self.attempts.append(Attempt(self._context, ours))
-            if ticket.crashes:
-                break
+        claimed = self._claims.claim(free, alone=not self.attempts)
+        for ticket in claimed:
+            log(f"claim {ticket.name}")
+            self.attempts.append(Attempt(self._context, ticket))
         if claimed:
-            self._said["claimed"] += claimed
+            self._said["claimed"] = self._claims.claimed
             self._tell_jobs()
 
-    def _fits(self, ticket: Ticket) -> bool:
-        """Whether the rest of the walltime suffices for a job's time limit."""
-        if self.walltime.end is None:
-            return True
-        if ticket.job not in self._limits:
-            path = files.join(self.spool.job_folder(ticket.job), "description.json")
-            try:
-                found = description.read(path)
-                self._limits[ticket.job] = float((found.time_limit or 0) + found.grace_s)
-            except (OSError, ClusterError):
-                # Claimed, it is answered with the reason.
-                self._limits[ticket.job] = 0.0
-        return self.walltime.fits(self._limits[ticket.job])
+    def _tell_what_is_left(self) -> None:
+        """Show what this pilot will not do: whoever looks after the pilots counts on others."""
+        now, outlasted = clock.monotonic(), self._said["outlasted"]
+        if self.options.successor and now >= self._estimate_at:
+            self._estimate_at = now + self.options.beat
+            running = [(attempt.ticket, attempt.ran_s) for attempt in self.attempts]
+            ran_s = self._ran_s + sum(seconds for _, seconds in running)
+            pace = Pace(ran_s, self._said["finished"] + len(running))
+            outlasted = self._claims.outlasts(running, pace, self.options.slots)
+        known = {
+            "stopping": self.stopping or None,
+            "leaves": self._claims.leaves,
+            "outlasted": outlasted,
+        }
+        if any(self._said[key] != value for key, value in known.items()):
+            self._said.update(known)
+            self._write(pilot.show)
 
     # ---- the end -----------------------------------------------------------------------------
 
@@ -368,39 +370,19 @@ class Runner:
         if self.stopping:
             return True
         now = clock.monotonic()
-        if now < self._resume_at or self._is_work_left():
+        if now < self._resume_at or self._claims.is_work_left():
             self._idle_since = None
             return False
         self._idle_since = self._idle_since or now
-        if now < self._idle_since + self.options.linger:
+        # Work that it must leave waits for the next pilot, and that for its slot.
+        if now < self._idle_since + self.options.linger and not self._claims.leaves:
             return False
         # Whoever publishes after this line sees it, and does not count on this pilot.
         self._say(closing=clock.iso())
-        if not self._is_work_left():
+        if not self._claims.is_work_left():
             return True
         self._say(closing=None)
         return False
-
-    def _is_work_left(self) -> bool:
-        """Whether anything is ready that fits, or on its way.
-
-        What is on its way counts while its ticket changes, by our own clock.
-        """
-        now = clock.monotonic()
-        fresh: Dict[str, List[float]] = {}
-        for ticket in self.spool.tickets("incoming"):
-            try:
-                written = os.stat(self.spool.ticket_path(ticket)).st_mtime
-            except FileNotFoundError:
-                # RACE: published since it was listed; ready/ is listed after this.
-                continue
-            before = self._incoming.get(ticket.name)
-            same = before is not None and before[0] == written
-            fresh[ticket.name] = before if before is not None and same else [written, now]
-        self._incoming = fresh
-        if any(now - since < STAGING_S for _, since in fresh.values()):
-            return True
-        return any(self._fits(ticket) for ticket in self.spool.waiting())
 
     # ---- saying what is ----------------------------------------------------------------------
 
@@ -420,35 +402,24 @@ class Runner:
         except OSError as error:
             log(f"cannot write runner.json: {error.strerror}")
 
-    def _self_test(self) -> Optional[str]:
-        """Return what is wrong with this node; None when it can run jobs."""
-        probe = files.join(self._folder, "probe")
-        try:
-            files.replace(probe, b"x")
-            room = os.statvfs(self.spool.root)
-        except OSError as error:
-            return f"the workspace cannot be written on {clock.node()}: {error.strerror}"
-        if room.f_bavail * room.f_frsize < FREE_BYTES:
-            return "no space is left in the workspace"
-        if self._slot is not None:
+    def _inspect(self) -> Optional[str]:
+        """Return why nothing may be claimed here; None when this node can run jobs."""
+        problem = inspection.workspace_problem(self.spool, self._folder)
+        if problem is None and self._slot is not None:
             held = self.spool.path("slots", str(self._slot), self.options.pilot)
-            if not files.exists(held):
-                return "its slot was given to another pilot"
-        if self.options.gpuram is not None:
-            return gpu_problem(self.options.gpuram)
-        return None
-
-
-def gpu_problem(least_gb: float) -> Optional[str]:
-    """Return what is wrong when every GPU of this node has too little memory, as far as it
-    tells."""
-    query = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
-    captured = batch.run(batch.Command(query))
-    sizes = [int(word) for word in captured.stdout.split() if word.isdigit()]
-    # GB on the box are MiB here: a card of 32 GB reports 32510.
-    if captured.rc == 0 and sizes and max(sizes) < least_gb * 950:
-        return f"the GPU has {max(sizes)} MiB of memory, and {least_gb:g} GB are asked for"
-    return None
+            problem = None if files.exists(held) else "its slot was given to another pilot"
+        if problem is None and self.options.gpu:
+            problem = inspection.gpu_problem(os.environ)
+        if problem is None and self.options.gpuram is not None:
+            problem = inspection.gpu_memory_problem(self.options.gpuram)
+        if problem is None and self._batch != "local":
+            warning = inspection.container_warning()
+            if warning is not None:
+                log(f"warning: {warning}")
+                self._say(warnings=[warning])
+                if inspection.needs_container_program(self.spool):
+                    problem = f"{warning}, and jobs need one"
+        return problem
 
 
 def log(line: str) -> None:
@@ -470,6 +441,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     )
     parser.add_argument("--walltime", type=float, help="seconds it may live (no end)")
     parser.add_argument("--gpuram", type=float, help="the least memory of a GPU, in GB")
+    parser.add_argument("--gpu", action="store_true", help="a GPU must be there")
+    parser.add_argument(
+        "--successor", action="store_true", help="tell when the work left exceeds the walltime"
+    )
     parser.add_argument(
         "--beat", type=float, default=pilot.BEAT_S, help="seconds between heartbeats (30)"
     )

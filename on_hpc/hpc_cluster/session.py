@@ -24,7 +24,7 @@ import time
 import traceback
 from typing import Any, Dict, List, Optional
 
-from hpc_cluster import PROTOCOL, VERSION, files, ticket
+from hpc_cluster import ACCEPTED, PROTOCOL, VERSION, files, ticket
 from hpc_cluster.channel import Channel, Ended, Misspoken
 from hpc_cluster.errors import ClusterError, WorkspaceError
 from hpc_cluster.frames import Frames
@@ -112,7 +112,7 @@ def _begin(args: argparse.Namespace) -> Any:
 def _greeting() -> Dict[str, Any]:
     return {
         "protocol": PROTOCOL,
-        "accepts": [PROTOCOL],
+        "accepts": list(ACCEPTED),
         "version": VERSION,
         "python": "{}.{}.{}".format(*sys.version_info[:3]),
     }

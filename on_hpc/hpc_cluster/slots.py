@@ -20,7 +20,12 @@ FREE = "free"
 
 
 def take(spool: Spool, maximum: int, pilot: str) -> Optional[int]:
-    """Free to held: take one of the first `maximum` slots; None when all are held."""
+    """Free to held: take one of the first `maximum` slots; None when so many are held.
+
+    Slots beyond them, which another policy may use, count as well.
+    """
+    if len(holders(spool)) >= maximum:
+        return None
     for slot in range(maximum):
         if not files.exists(spool.path("slots", str(slot))):
             _make(spool, slot, pilot)

@@ -20,7 +20,7 @@ import stat
 import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from hpc_cluster import PROTOCOL, files
+from hpc_cluster import ACCEPTED, PROTOCOL, files
 from hpc_cluster.errors import WorkspaceError
 from hpc_cluster.ticket import KINDS, NO_PILOT, Ticket, instance_of, parse
 
@@ -80,7 +80,7 @@ class Spool:
             ) from None
         except OSError as error:
             raise _unusable(spool.workspace, error) from error
-        if text not in (str(PROTOCOL), str(PROTOCOL - 1)):
+        if text not in [str(number) for number in ACCEPTED]:
             raise WorkspaceError(
                 f"the workspace {spool.workspace} has protocol {text!r} and this program speaks "
                 f"{PROTOCOL}: use a checkout of the same release on both sides (the cluster is "

@@ -23,6 +23,11 @@ END_TIMES = ("SLURM_JOB_END_TIME", "HPC_BATCH_END_TIME")
 """Variables with the end in Unix time: Slurm's from 23.02 on, and that of our own batch scripts."""
 
 
+def longest_s(walltime_s: float) -> float:
+    """Return what a job may need, its grace included, in a fresh pilot of this walltime."""
+    return walltime_s - min(MARGIN_S, 0.05 * walltime_s)
+
+
 class Walltime(NamedTuple):
     """The times of one pilot, on the monotonic clock."""
 
@@ -31,6 +36,8 @@ class Walltime(NamedTuple):
     """None: no end."""
     end_unix: Optional[float]
     """The same in Unix time, for readers."""
+    asked_s: Optional[float] = None
+    """What it was submitted for, in seconds; the batch system may have given less."""
 
     @classmethod
     def of(cls, limit_s: Optional[float], environment: Mapping[str, str]) -> "Walltime":
@@ -39,10 +46,10 @@ class Walltime(NamedTuple):
         for name in END_TIMES:
             told = environment.get(name, "")
             if told.isdigit() and int(told) > unix:
-                return cls(now, now + int(told) - unix, float(told))
+                return cls(now, now + int(told) - unix, float(told), limit_s)
         if limit_s is None:
             return cls(now, None, None)
-        return cls(now, now + limit_s, unix + limit_s)
+        return cls(now, now + limit_s, unix + limit_s, limit_s)
 
     @property
     def full_s(self) -> float:
@@ -52,19 +59,23 @@ class Walltime(NamedTuple):
     @property
     def last_s(self) -> Optional[float]:
         """The moment at which every job must be over."""
-        return None if self.end is None else self.end - min(MARGIN_S, 0.05 * self.full_s)
+        return None if self.end is None else self.start + longest_s(self.full_s)
 
-    def fits(self, need_s: float) -> bool:
+    def left_s(self) -> float:
+        """Return how long jobs may still run; infinite without an end."""
+        return float("inf") if self.last_s is None else self.last_s - clock.monotonic()
+
+    def fits(self, need_s: float, *, fresh: bool) -> bool:
         """Tell whether a job that may take so long, its grace included, can be started now.
 
-        One that is longer than any pilot is given a fresh one: it may end sooner than it may take.
+        `fresh`: nothing has run in this pilot. No other pilot will have more time, so it takes
+        whatever fits what it was submitted for, even where it started late, or the batch system
+        gave it less: else such a job would be left by one pilot after the other.
         """
-        if self.last_s is None:
+        if need_s <= self.left_s():
             return True
-        now = clock.monotonic()
-        if now + need_s <= self.last_s:
-            return True
-        return need_s > self.last_s - self.start and now - self.start <= 0.1 * self.full_s
+        asked_s = self.full_s if self.asked_s is None else self.asked_s
+        return fresh and need_s <= longest_s(asked_s)
 
     def was_filled(self, began: float, ended: float) -> bool:
         """Tell whether a job that was stopped at the end had run since nearly the beginning."""

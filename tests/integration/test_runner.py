@@ -315,10 +315,10 @@ def test_a_job_whose_time_limit_does_not_fit_is_left_for_the_next_pilot(shop):
     assert [t.job for t in shop.spool.tickets("ready")] == [long]
 
 
-def test_a_job_longer_than_any_walltime_gets_a_fresh_pilot(shop):
+def test_a_job_longer_than_any_walltime_is_left_to_longer_pilots(shop):
     job = shop.job("#!/bin/sh\n", time_limit=1000)
-    assert shop.drain("--walltime", "20") == 0
-    assert shop.done() == {job: "ok"}
+    assert shop.drain("--walltime", "20", "--linger", "60") == 0
+    assert [t.job for t in shop.spool.tickets("ready")] == [job]
 
 
 def test_the_end_of_the_walltime_comes_from_slurm(shop):

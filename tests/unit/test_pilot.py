@@ -172,10 +172,20 @@ def test_kills_for_want_of_memory_are_counted_in_both_kinds_of_control_group(tmp
 
 def test_a_walltime_fits_what_ends_before_it():
     full = Walltime.of(1000, {})
-    assert full.fits(900) and full.fits(5000)  # longer than any pilot: a fresh one has it
+    assert full.fits(900, fresh=False) and not full.fits(5000, fresh=True)
     half = full._replace(start=full.start - 500, end=full.end - 500)
-    assert half.fits(400) and not half.fits(600) and not half.fits(5000)
-    assert Walltime.of(None, {}).fits(10**9)
+    assert half.fits(400, fresh=False) and not half.fits(600, fresh=False)
+    assert Walltime.of(None, {}).fits(10**9, fresh=False)
+
+
+def test_a_fresh_pilot_takes_what_fits_the_walltime_it_was_submitted_for():
+    sooner = str(int(clock.unix()) + 500)
+    given_less = Walltime.of(1000, {"SLURM_JOB_END_TIME": sooner})
+    assert given_less.fits(990, fresh=True) and not given_less.fits(990, fresh=False)
+    assert not given_less.fits(991, fresh=True)
+    late = Walltime.of(1000, {})
+    late = late._replace(start=late.start - 5, end=late.end - 5)
+    assert late.fits(990, fresh=True) and not late.fits(990, fresh=False)
 
 
 def test_slurms_own_end_of_walltime_goes_before_the_option():

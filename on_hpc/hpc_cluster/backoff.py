@@ -1,0 +1,82 @@
+"""The back-off: after a failure, the next pilot is not submitted at once.
+
+When submissions are refused, or pilots die before they claim anything, the next one waits 0, 1, 15,
+30, 60 minutes. The failures in a row and the last reason are kept in `pilots/trouble`; its mtime,
+by the file server's clock, is when the last one was. The first pilot that works and was submitted
+after that ends it.
+"""
+
+import os
+from typing import Any, Dict, Iterable, Optional
+
+from hpc_cluster import clock, files
+from hpc_cluster.spool import Spool
+
+DELAYS_S = (0.0, 60.0, 900.0, 1800.0, 3600.0)
+"""Waiting after the first, second, … failure in a row."""
+
+
+def note(spool: Spool, what: str, message: str) -> None:
+    """Count one more failure in a row: of a submission (`submit`) or of a pilot (`pilot`)."""
+    before = read(spool)
+    now = {
+        "failures": int(before.get("failures", 0)) + 1,
+        "what": what,
+        "message": message,
+        "since": before.get("since", clock.iso()),
+    }
+    files.replace(_path(spool), files.to_json(now), f".{os.urandom(4).hex()}.new")
+
+
+def forget(spool: Spool, working: Iterable[str]) -> None:
+    """End the trouble when one of these working pilots was submitted after it."""
+    try:
+        failed = os.stat(_path(spool)).st_mtime_ns
+        for pilot in working:
+            path = files.join(spool.pilot_folder(pilot), "pilot.json")
+            if os.stat(path).st_mtime_ns > failed:
+                files.unlink(_path(spool))
+    except FileNotFoundError:
+        # RACE: another host saw a pilot that works; or there is no trouble, as nearly always.
+        return
+
+
+def wait_s(spool: Spool) -> float:
+    """Return for how long nothing may be submitted; 0 or less: not at all."""
+    failures = int(read(spool).get("failures", 0))
+    if not failures:
+        return 0.0
+    try:
+        failed = os.stat(_path(spool)).st_mtime
+    except FileNotFoundError:
+        # RACE: another host saw a pilot that works.
+        return 0.0
+    now = files.server_now(spool.path("pilots"), f"probe.{clock.node()}")
+    return failed + DELAYS_S[min(failures, len(DELAYS_S)) - 1] - now
+
+
+def read(spool: Spool) -> Dict[str, Any]:
+    """Return what is kept of the trouble; empty when there is none."""
+    try:
+        found = files.read_json(_path(spool))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def shown(spool: Spool) -> Optional[Dict[str, Any]]:
+    """Return the trouble as the report shows it: what, message, since, and when it goes on."""
+    found = read(spool)
+    if not found:
+        return None
+    left = max(0.0, wait_s(spool))
+    return {
+        "what": found.get("what"),
+        "message": found.get("message"),
+        "since": found.get("since"),
+        "next": clock.iso(clock.unix() + left),
+    }
+
+
+def _path(spool: Spool) -> bytes:
+    return spool.path("pilots", "trouble")
