@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import pwd
 import shlex
 import subprocess
 import threading
@@ -129,7 +130,7 @@ def test_a_chatty_stderr_blocks_nothing_and_its_end_is_kept(host: hosts.Host) ->
 
 def test_stderr_can_be_looked_at_while_the_command_runs(host: hosts.Host) -> None:
     channel = host.open("echo early >&2; cat")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while channel.stderr_tail() != b"early\n":
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -218,7 +219,8 @@ def test_a_command_may_hold_any_character(host: hosts.Host) -> None:
 
 
 def test_commands_start_in_the_home_folder(host: hosts.Host) -> None:
-    assert everything(host.open("pwd")).strip().decode() == str(Path.home())
+    homes = {os.path.expanduser("~"), pwd.getpwuid(os.getuid()).pw_dir}
+    assert everything(host.open("pwd")).strip().decode() in homes
 
 
 def test_close_leaves_neither_processes_nor_descriptors_nor_threads(remote: Remote) -> None:
