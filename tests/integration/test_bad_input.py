@@ -440,3 +440,54 @@ def test_a_drop_that_is_exchanged_after_it_was_chosen_is_answered(here: World, k
     node = here.until("x")["x"]
     assert node["reason"] == "rejected"
     assert "cannot be read" in node["message"]
+
+
+def test_only_accepted_users_may_submit_and_cancel(
+    here: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can hand a file to somebody else")
+    here.configure(
+        cronjob={
+            "dropbox": here.dropbox,
+            "state": here.state,
+            "templates": here.templates,
+            "accept_from": "daemon 4711",
+        }
+    )
+    for name, owner in (("ours", 0), ("named", 1), ("numbered", 4711), ("stranger", 4712)):
+        os.chown(here.drop(name, "say", args={"words": "x"}), owner, -1)
+    answers = here.until("ours", "named", "numbered", "stranger")
+    assert [answers[n]["status"] for n in ("ours", "named", "numbered")] == ["ok"] * 3
+    assert answers["stranger"]["reason"] == "rejected"
+    assert "accept_from" in answers["stranger"]["message"]
+    path = here.dropbox / "ours.job.cancel"
+    path.touch()
+    os.chown(path, 4712, -1)
+    here.sweep()
+    assert "accept_from" in capfd.readouterr().err
+    assert path.exists()
+    path.unlink()
+
+
+def test_a_full_dropbox_is_told_and_taken_from_when_there_is_room(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    small = tmp_path / "w" / "dropbox"
+    small.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", small], check=True)
+    try:
+        with world(tmp_path / "w") as here:
+            here.sweep()
+            here.drop("x", "say", args={"words": "x"})
+            filler = small / "filler"
+            with pytest.raises(OSError, match="No space"), open(filler, "wb") as file:
+                file.write(b"x" * 200_000)
+            assert here.sweep() == 75
+            assert "no drop can be taken" in capfd.readouterr().err
+            filler.unlink()
+            assert here.until("x")["x"]["status"] == "ok"
+    finally:
+        subprocess.run(["umount", small], check=True)

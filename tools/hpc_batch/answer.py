@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from hpc_batch import jobfile, node, placing
-from hpc_batch.intake import ANSWER_BYTES, Intake, move_aside, umask
+from hpc_batch.intake import ANSWER_BYTES, Intake, move_aside
 from hpc_batch.node import Node
 from hpc_batch.record import Record, Records, history_line, now
 from hpc_batch.state import State
@@ -114,8 +114,7 @@ class Answers:
         decided["times"]["returned"] = now()
         source = self._records.read_bytes(record.id, "job")
         parsed = jobfile.parse_or_none(source or b"")
-        mode = 0o666 & ~umask()
-        group = os.stat(self._state.dropbox).st_gid
+        mode, group = self._intake.readable()
         for size in (None, 2000, 0):
             told = decided if size is None else node.without_streams(decided, size)
             text = jobfile.answer_text(parsed, told, None if parsed else source)

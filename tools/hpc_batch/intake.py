@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pwd
 import stat
 from dataclasses import dataclass
 from typing import Iterable
@@ -151,29 +152,40 @@ class Intake:
     def read(self, record: Record) -> bytes:
         """Return the text of a taken drop, which is read once; of one that is too long, enough.
 
-        Raises OSError.
+        Raises OSError, and PermissionError where its owner may not submit jobs here.
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with open(os.open(self.state.of_job(record.id, "drop"), flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "it is not a regular file")
+            if not may_submit(status.st_uid, self.config.cronjob.accept_from):
+                text = f"user {status.st_uid} is not in [cronjob] accept_from"
+                raise PermissionError(errno.EPERM, text)
             return file.read(jobfile.JOB_BYTES + 1)
 
-    def submitted(self, records: Iterable[Record], state: str) -> None:
-        """Write `.submitted` of each job: information for people, never read, never waited for."""
+    def submitted(self, records: Iterable[Record], state: str, message: str | None = None) -> None:
+        """Write `.submitted` of each job: information for people, never read, never waited for.
+
+        `message` tells what it waits for, where something is wrong.
+        """
         for record in records:
             data = self.records.read_bytes(record.id, "job")
-            text = jobfile.submitted_text(
-                jobfile.parse_or_none(data or b""),
-                {"id": record.id, "since": now(), "state": state},
-            )
+            node = {"id": record.id, "since": now(), "state": state}
+            if message is not None:
+                node["message"] = message
+            text = jobfile.submitted_text(jobfile.parse_or_none(data or b""), node)
             path = self.drop_path(record, ".submitted")
             temporary = str(self.state.inner / f"{record.id}.submitted")
             with contextlib.suppress(OSError):
                 # RACE: none; a dropbox that is full or read-only only shows no progress.
-                files.write_new(temporary, text)
-                files.change_mode(temporary, 0o666 & ~umask())
+                files.write_new(temporary, b"")
+                files.fill(temporary, text, *self.readable())
                 files.rename(temporary, path)
+
+    def readable(self) -> tuple[int, int]:
+        """Return mode and group of what users read: by the umask, and the dropbox's own."""
+        return 0o666 & ~umask(), os.stat(self.state.dropbox).st_gid
 
     def cancel(self, name: str, job: str) -> None:
         """Move NAME.job.cancel to the job of that name that is in flight."""
@@ -197,6 +209,17 @@ def move_aside(folder: str, name: str) -> None:
     while files.exists(os.path.join(folder, f"{name}.{number}")):
         number += 1
     files.move(os.path.join(folder, name), os.path.join(folder, f"{name}.{number}"))
+
+
+def may_submit(owner: int, accepted: Iterable[str]) -> bool:
+    """Tell whether a user's drops are taken: this account's are, and all where none is named."""
+    names = set(accepted)
+    if not names or owner == os.geteuid() or str(owner) in names:
+        return True
+    try:
+        return pwd.getpwuid(owner).pw_name in names
+    except KeyError:
+        return False
 
 
 def umask() -> int:

@@ -33,6 +33,9 @@ from hpc_cluster import PROTOCOL, files
 OURS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{11}-[0-9a-f]{16}\.(drop|answer|cancel)\Z")
 """Names in `dropbox/.hpc_batch` that belong to a job."""
 
+INSTANCE_BYTES = 128
+"""Size of `instance`: one sector at most, overwritten in place, which needs no free space."""
+
 RESTORE = "hpc-batch resume --restored"
 
 
@@ -118,7 +121,12 @@ class State:
     def _count(self, generation: int) -> None:
         value = {"protocol": PROTOCOL, "instance": self.instance, "generation": generation}
         self.write("machine", {**value, "machine": machine_id()})
-        files.replace(str(self.inner / "instance"), files.to_json(value))
+        text = files.to_json(value).rstrip().ljust(INSTANCE_BYTES - 1) + b"\n"
+        path = str(self.inner / "instance")
+        if files.exists(path):
+            files.overwrite(path, text)
+        else:
+            files.replace(path, text)
 
     def _instance(self) -> Any:
         try:

@@ -23,7 +23,8 @@ from hpc_batch import plan
 from hpc_batch.config import Config
 from hpc_batch.connection import Connection
 from hpc_batch.errors import FarEndError, RemoteError, StorageError
-from hpc_batch.intake import Drop, Intake, Listing, look, unanswerable
+from hpc_batch.fitting import misfit
+from hpc_batch.intake import Drop, Intake, Listing, look, may_submit, unanswerable
 from hpc_batch.policy import policy
 from hpc_batch.record import Record, Records, now, seconds_since
 from hpc_batch.report import Report
@@ -31,6 +32,7 @@ from hpc_batch.settling import judge
 from hpc_batch.state import Busy, State, check_home, hold
 from hpc_batch.steps import Census, Steps
 from hpc_batch.trouble import Ledger
+from hpc_batch.waiting import wait_of
 from hpc_cluster import files
 
 log = logging.getLogger("hpc_batch")
@@ -167,12 +169,11 @@ class Pass:
         """Observe, plan, act: once over everything."""
         self._paused = self.state.paused() is not None
         listing = look(self.config.cronjob.dropbox)
-        clock = self.state.clock() if listing.drops or listing.cancels else 0.0
         self._observe_cluster()
         self._cancelled = self.intake.cancelled()
         for step in plan.ORDER:
             if step == "check":
-                self._take(listing, clock)
+                self._take(listing)
                 self._cancelled = self.intake.cancelled()
             batch = [r for r in self.records if self._next(r) == step]
             if batch and not (self._paused and step == "stage"):
@@ -180,8 +181,8 @@ class Pass:
         self._keep_pilots()
         self._tidy_cluster()
         self.report.look(self.records, self.steps.census)
-        for record, shown in self.report.news(self.records):
-            self.intake.submitted([record], shown)
+        for record, shown, message in self.report.news(self.records):
+            self.intake.submitted([record], shown, message)
         self.report.write(self.ledger.entries())
 
     def _next(self, record: Record) -> plan.Step:
@@ -196,6 +197,8 @@ class Pass:
                 counted=record.id in self._counted,
                 ticket=place,
                 missing=record.missing,
+                fits=record.stuck_since is None
+                and misfit(record.need_s, self.config.hpc.walltime) is None,
             )
         )
 
@@ -290,6 +293,7 @@ class Pass:
             self._lost(error)
             return
         self.report.pilots = [dict(p) for p in kept.pilots]
+        self.report.wait = wait_of(kept.pilots, kept.trouble, paused=self._paused)
         for pilot in kept.submitted:
             log.info("pilot %s submitted", pilot)
         for job in kept.reaped:
@@ -297,7 +301,8 @@ class Pass:
         if kept.trouble is None:
             self.ledger.over("pilots")
         else:
-            self.ledger.note("pilots", f"pilots: {kept.trouble.get('message')}")
+            message = f"pilots: {kept.trouble.get('message')}"
+            self.ledger.note("pilots", message, next_try=kept.trouble.get("next"))
 
     def _tidy_cluster(self) -> None:
         """Once a day, trash what no record knows any more."""
@@ -315,8 +320,17 @@ class Pass:
 
     # ---- taking ------------------------------------------------------------------------------
 
-    def _take(self, listing: Listing, clock: float) -> None:
-        """Take the drops that are settled, and act on cancel files."""
+    def _take(self, listing: Listing) -> None:
+        """Take the drops that are settled, and act on cancel files; where a disk says no, later."""
+        if listing.drops or listing.cancels:
+            try:
+                self._admit(listing, self.state.clock())
+            except OSError as error:
+                text = f"no drop can be taken: {error.strerror}: {error.filename!r}; tried again"
+                self.ledger.note("taking", text, code=75)
+
+    def _admit(self, listing: Listing, clock: float) -> None:
+        """Take what is settled by this clock of the dropbox."""
         in_flight = {r.name: r for r in self.records if r.phase not in ("ANSWERING", "CLEANING")}
         busy = {r.name for r in self.records if r.phase != "CLEANING"}
         settled = []
@@ -347,11 +361,15 @@ class Pass:
         self, name: str, record: Record | None, listing: Listing, clock: float
     ) -> None:
         """Give a cancel file to the job in flight; remove it when there is none."""
+        path = self.config.cronjob.dropbox / f"{name}.cancel"
+        if not may_submit(path.lstat().st_uid, self.config.cronjob.accept_from):
+            text = f"{path.name!r} is of a user who is not in [cronjob] accept_from; left alone"
+            self.ledger.note(f"cancel {name!r}", text)
+            return
         if record is not None:
             log.info("%s asked to cancel", record.id)
             self.intake.cancel(name, record.id)
             return
-        path = self.config.cronjob.dropbox / f"{name}.cancel"
         with contextlib.suppress(OSError):
             waiting = any(d.name == name for d in listing.drops)
             if not waiting and clock - path.lstat().st_ctime >= CANCEL_S:
