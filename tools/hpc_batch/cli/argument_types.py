@@ -1,4 +1,4 @@
-"""What arguments mean: text to values, for argparse."""
+"""What arguments mean: text to values, for argparse; and the option that many verbs have."""
 
 from __future__ import annotations
 
@@ -67,3 +67,10 @@ def period_min(text: str) -> int:
         known = ", ".join(f"{minutes}m" for minutes in PERIODS_MIN)
         raise argparse.ArgumentTypeError(f"cron cannot keep {text!r}; it can keep {known}")
     return int(seconds // 60)
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Let a verb be tried without changing anything."""
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="change nothing, print what would be done"
+    )

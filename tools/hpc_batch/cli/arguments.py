@@ -16,25 +16,20 @@ from typing import Any, NoReturn, Sequence
 
 import hpc_cluster
 from hpc_batch.cli import exit_codes
-from hpc_batch.cli.argument_types import duration, duration_s, moment, pair, period_min, setting
+from hpc_batch.cli.argument_types import add_dry_run, duration, duration_s, moment, pair
 from hpc_batch.cli.output import CommandError
 from hpc_batch.cli.requests import (
     Cancel,
     Check,
     Clean,
-    Cron,
     Demo,
-    Deploy,
-    Doctor,
     Explain,
-    Init,
     Lint,
     List,
     Logs,
     Overview,
     Pass,
     Pause,
-    Pilots,
     Render,
     Request,
     Resume,
@@ -45,6 +40,7 @@ from hpc_batch.cli.requests import (
     Submit,
     Wait,
 )
+from hpc_batch.cli.site_arguments import add_site_verbs
 from hpc_batch.status import ANSWERED, IN_FLIGHT
 
 
@@ -144,7 +140,7 @@ def _parser() -> Parser:
     _add_user_verbs(verbs)
     _add_looking_verbs(verbs)
     _add_operator_verbs(verbs)
-    _add_site_verbs(verbs)
+    add_site_verbs(verbs)
     return parser
 
 
@@ -189,12 +185,6 @@ def _add_common(parser: Parser, **defaults: Any) -> None:
     )
 
 
-def _add_dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-n", "--dry-run", action="store_true", help="change nothing, print what would be done"
-    )
-
-
 def _add_period(parser: argparse.ArgumentParser, default: float) -> None:
     parser.add_argument(
         "--period",
@@ -219,7 +209,7 @@ def _add_drop_options(parser: argparse.ArgumentParser, nargs: str) -> None:
             default=[],
             help=f"with --script: an {option}",
         )
-    _add_dry_run(parser)
+    add_dry_run(parser)
 
 
 def _add_user_verbs(verbs: Any) -> None:
@@ -260,7 +250,7 @@ def _add_user_verbs(verbs: Any) -> None:
     ):
         parser = verbs.add_parser(name, help=text, description=f"{text.capitalize()}.")
         parser.add_argument("jobs", metavar="JOB", nargs="+")
-        _add_dry_run(parser)
+        add_dry_run(parser)
         parser.set_defaults(shape=shape)
 
 
@@ -343,7 +333,7 @@ def _add_operator_verbs(verbs: Any) -> None:
     )
     pause.add_argument("reason", metavar="REASON", nargs="?", default="")
     pause.add_argument("--until", metavar="WHEN", type=moment, help="2026-11-21T06:00, or 6h")
-    _add_dry_run(pause)
+    add_dry_run(pause)
     pause.set_defaults(shape=Pause)
 
     resume = verbs.add_parser("resume", help="end a pause", description="End a pause.")
@@ -352,7 +342,7 @@ def _add_operator_verbs(verbs: Any) -> None:
         action="store_true",
         help="make state and dropbox one again after one came back from a backup",
     )
-    _add_dry_run(resume)
+    add_dry_run(resume)
     resume.set_defaults(shape=Resume)
 
     demo = verbs.add_parser(
@@ -389,115 +379,8 @@ def _add_operator_verbs(verbs: Any) -> None:
     clean.add_argument(
         "--older-than", metavar="TIME", type=duration, default=timedelta(days=14), help="14d"
     )
-    _add_dry_run(clean)
+    add_dry_run(clean)
     clean.set_defaults(shape=Clean)
-
-
-def _add_site_verbs(verbs: Any) -> None:
-    init = verbs.add_parser(
-        "init",
-        help="write a configuration",
-        description="Write a configuration and make the dropbox; on a terminal, ask for what is "
-        "needed. The file is the one of -c, or ./hpc_batch.ini.",
-    )
-    init.add_argument(
-        "--set",
-        dest="settings",
-        metavar="SECTION.KEY=VALUE",
-        type=setting,
-        action="append",
-        default=[],
-        help="a key of the configuration; may come again, and is not asked for",
-    )
-    init.add_argument("--non-interactive", action="store_true", help="ask nothing")
-    init.add_argument(
-        "--force", action="store_true", help="where there is a configuration, move it aside"
-    )
-    _add_dry_run(init)
-    init.set_defaults(shape=Init)
-
-    doctor = verbs.add_parser(
-        "doctor",
-        help="check the whole installation",
-        description="Check everything from the configuration to the cluster's scheduler, and say "
-        "how to mend what is wrong. Exits with 0 when all is well or only warned about.",
-    )
-    doctor.add_argument("--deep", action="store_true", help="run a real job through everything")
-    doctor.add_argument("--offline", action="store_true", help="connect to nothing")
-    doctor.add_argument(
-        "--only",
-        metavar="CHECK,...",
-        type=lambda text: [word for word in text.split(",") if word],
-        default=[],
-        help="only these checks, and quietly what they need; an unknown one lists all",
-    )
-    doctor.add_argument(
-        "--timeout",
-        metavar="TIME",
-        type=duration_s,
-        default=3600.0,
-        help="how long --deep waits for the job's answer (default: 1h)",
-    )
-    doctor.set_defaults(shape=Doctor)
-
-    deploy = verbs.add_parser(
-        "deploy",
-        help="bring this release to the cluster",
-        description="Copy the cluster's side of this release to [hpc_env] scripts, over the login "
-        "that passes use, and switch to it in one step. Pilots keep the code they were submitted "
-        "with.",
-    )
-    deploy.add_argument(
-        "--force",
-        action="store_true",
-        help="move aside what was not deployed (a checkout), and allow an older release",
-    )
-    _add_dry_run(deploy)
-    deploy.set_defaults(shape=Deploy)
-
-    pilot = verbs.add_parser(
-        "pilot",
-        help="the pilots: show, submit, cancel",
-        description="Show the pilots as the scheduler and they themselves tell; submit one now; or "
-        "cancel them: their jobs go back to waiting.",
-    )
-    pilot.add_argument(
-        "what",
-        metavar="show|submit|cancel",
-        choices=["show", "submit", "cancel"],
-        nargs="?",
-        default="show",
-    )
-    pilot.add_argument(
-        "pilots", metavar="PILOT", nargs="*", help="with cancel: these (default: all)"
-    )
-    pilot.add_argument("-y", "--yes", action="store_true", help="with cancel: do not ask")
-    _add_dry_run(pilot)
-    pilot.set_defaults(shape=Pilots)
-
-    cron = verbs.add_parser(
-        "cron",
-        help="the cron line: show, install, remove",
-        description="Keep a marked block with the line for this configuration in the crontab of "
-        "this account.",
-    )
-    cron.add_argument(
-        "what",
-        metavar="show|install|remove",
-        choices=["show", "install", "remove"],
-        nargs="?",
-        default="show",
-    )
-    cron.add_argument(
-        "--every",
-        metavar="TIME",
-        type=period_min,
-        default=2,
-        help="with install: the period (default: 2m)",
-    )
-    cron.add_argument("-y", "--yes", action="store_true", help="do not ask on a terminal")
-    _add_dry_run(cron)
-    cron.set_defaults(shape=Cron)
 
 
 def _add_pass_options(parser: argparse.ArgumentParser) -> None:
