@@ -11,7 +11,6 @@ one rename, so its absence means: already answered.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -131,8 +130,7 @@ class Answers:
             # RACE: none; information only, and its name may even be too long to exist.
             files.unlink(self._intake.drop_path(record, ".submitted"))
         try:
-            if files.exists(target):
-                move_aside(os.path.dirname(target), os.path.basename(target))
+            move_aside(target)
             files.rename(self._state.of_job(record.id, "answer"), target)
             return True
         except OSError as error:

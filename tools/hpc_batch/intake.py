@@ -49,13 +49,11 @@ class Listing:
     drops: tuple[Drop, ...]
     cancels: tuple[str, ...]
     """Names of the jobs whose `.job.cancel` is there."""
-    finished: frozenset[str]
-    """Names of the jobs whose `.job.finished` is there."""
 
 
 def look(dropbox: os.PathLike[str]) -> Listing:
     """List the dropbox. Dot files are not drops: writers use them before they rename."""
-    drops, cancels, finished = [], [], set()
+    drops, cancels = [], []
     with os.scandir(dropbox) as entries:
         for entry in entries:
             name = entry.name
@@ -63,8 +61,6 @@ def look(dropbox: os.PathLike[str]) -> Listing:
                 continue
             if name.endswith(".job.cancel"):
                 cancels.append(name[: -len(".cancel")])
-            elif name.endswith(".job.finished"):
-                finished.add(name[: -len(".finished")])
             elif name.endswith(".job"):
                 with contextlib.suppress(FileNotFoundError):
                     # RACE: a drop may be withdrawn while we look.
@@ -72,7 +68,7 @@ def look(dropbox: os.PathLike[str]) -> Listing:
                     regular = stat.S_ISREG(status.st_mode)
                     drops.append(Drop(name, status.st_ctime, regular, status.st_nlink))
     drops.sort(key=lambda d: (d.changed, d.name))
-    return Listing(tuple(drops), tuple(sorted(cancels)), frozenset(finished))
+    return Listing(tuple(drops), tuple(sorted(cancels)))
 
 
 def unanswerable(drop: Drop) -> str | None:
@@ -92,16 +88,12 @@ class Intake:
     def __init__(self, config: Config, state: State, records: Records) -> None:
         self.config, self.state, self.records = config, state, records
 
-    def take(self, drops: Iterable[Drop], finished: Iterable[str]) -> list[Record]:
+    def take(self, drops: Iterable[Drop]) -> list[Record]:
         """– to INTENT to ACCEPTED: make settled drops ours. Returns the records of those we got."""
-        answered = set(finished)
         new = [self._intent(drop) for drop in drops]
         if not new:
             return []
         self.records.add_all(new)
-        for record in new:
-            if record.name in answered:
-                self._move_aside(record.name)
         return self.accept(new)
 
     def _intent(self, drop: Drop) -> Record:
@@ -118,7 +110,10 @@ class Intake:
         )
 
     def accept(self, intents: list[Record]) -> list[Record]:
-        """INTENT to ACCEPTED: reserve the answer, rename the drop; without a drop, to –."""
+        """INTENT to ACCEPTED: reserve the answer, rename the drop; without a drop, to –.
+
+        An old answer of that name that nobody has read is moved aside first.
+        """
         missing = [r for r in intents if not files.exists(self.state.of_job(r.id, "drop"))]
         files.reserve_all(
             [(self.state.of_job(r.id, "answer"), _reservation(r)) for r in missing], ANSWER_BYTES
@@ -126,6 +121,7 @@ class Intake:
         accepted, vanished = [r for r in intents if r not in missing], []
         for record in missing:
             source = self.drop_path(record)
+            move_aside(f"{source}.finished")
             if files.move(source, self.state.of_job(record.id, "drop")):
                 accepted.append(record)
             else:
@@ -198,17 +194,15 @@ class Intake:
         names = files.names(str(self.state.inner))
         return frozenset(n[: -len(".cancel")] for n in names if n.endswith(".cancel"))
 
-    def _move_aside(self, name: str) -> None:
-        """Rename an old, unread NAME.job.finished to NAME.job.finished.N."""
-        move_aside(str(self.state.dropbox), os.fsdecode(files.to_bytes(name)) + ".finished")
 
-
-def move_aside(folder: str, name: str) -> None:
-    """Rename NAME to the first NAME.N that is free; nothing happens when NAME is not there."""
+def move_aside(path: str) -> None:
+    """Rename a file to the first PATH.N that is free; nothing happens when it is not there."""
+    if not files.exists(path):
+        return
     number = 1
-    while files.exists(os.path.join(folder, f"{name}.{number}")):
+    while files.exists(f"{path}.{number}"):
         number += 1
-    files.move(os.path.join(folder, name), os.path.join(folder, f"{name}.{number}"))
+    files.move(path, f"{path}.{number}")
 
 
 def may_submit(owner: int, accepted: Iterable[str]) -> bool:

@@ -341,7 +341,7 @@ class Pass:
                 self.ledger.note(f"drop {name!r}", f"{name!r} in the dropbox {why}")
             elif name not in busy and not self._paused and self._is_settled(drop, listing, clock):
                 settled.append(drop)
-        taken = self.intake.take(settled, {_name(n) for n in listing.finished})
+        taken = self.intake.take(settled)
         for record in taken:
             log.info("%s taken: %s", record.id, record.name)
             in_flight[record.name] = record
