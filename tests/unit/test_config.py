@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hpc_batch import config
 from hpc_batch.config import ini, mounts, table, values
 from hpc_batch.errors import ConfigError
+from hpc_batch.policy import policy
 from hpc_cluster import batch
 
 ORIGINAL = """\
@@ -256,10 +257,11 @@ def test_every_dialect_is_a_scheduler(tmp_path: Path) -> None:
             assert found.hpc.scheduler == name
 
 
-@pytest.mark.parametrize("line", ["successor = yes"])
-def test_pilots_of_later_versions_are_not_in_this_version(tmp_path: Path, line: str) -> None:
-    (problem,) = refused(tmp_path, f"{LOCAL}[pilot]\n{line}\n")
-    assert "is not in this version" in problem
+def test_a_successor_is_asked_for_with_yes(tmp_path: Path) -> None:
+    for word, meant in (("yes", True), ("On", True), ("no", False)):
+        found = loaded(tmp_path, f"{LOCAL}[pilot]\nsuccessor = {word}\n")
+        assert found.pilot.successor is meant
+        assert policy(found, submit=True).get("successor", False) is meant
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,11 @@ from typing import Any
 from hpc_batch import jobfile, template
 from hpc_batch.config import Config
 from hpc_batch.errors import JobFileError, MissingInputError, Problem
+from hpc_batch.fitting import GRACE_S, misfit, need_s
 from hpc_batch.inputs import examine, lies_below
 from hpc_batch.jobfile import Description
 from hpc_batch.record import Input, Target
 from hpc_cluster import PROTOCOL
-
-GRACE_S = 30
-"""How long a job that must stop may take to do so."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,10 @@ def describe(job: str, name: str, data: bytes, config: Config) -> Described:
             chosen = template.load(config.cronjob.templates, source.script)
         except JobFileError as error:
             problems += error.problems
+    limit = (chosen.directives.time_limit if chosen else None) or config.limits.time_limit
+    unfit = misfit(need_s(limit), config.hpc.walltime)
+    if unfit is not None:
+        problems.append(Problem(None, unfit))
     layout = chosen.directives.layout if chosen else "flat"
     problems += jobfile.check_names(source, layout)
     inputs = _inputs(source, config, problems)
@@ -77,7 +79,7 @@ def describe(job: str, name: str, data: bytes, config: Config) -> Described:
                 for i in inputs
             ],
             "outputs": [{"key": t.key, "name": os.path.basename(t.path)} for t in targets],
-            "time_limit": chosen.directives.time_limit or config.limits.time_limit,
+            "time_limit": limit,
             "grace_s": GRACE_S,
             "attempts": config.limits.attempts,
             "starts": config.limits.starts,

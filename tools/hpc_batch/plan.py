@@ -38,6 +38,7 @@ Step = Literal[
     "collect",
     "cancel",
     "miss",
+    "fit",
     "place",
     "unplace",
     "answer",
@@ -51,6 +52,7 @@ ORDER: tuple[Step, ...] = (
     "accept",
     "publish",
     "miss",
+    "fit",
     "collect",
     "place",
     "unplace",
@@ -85,6 +87,8 @@ class Seen:
     """The folder its ticket lies in, in the census; `incoming` only of its own session."""
     missing: int = 0
     """Complete censuses without a ticket before this one."""
+    fits: bool = True
+    """Its time limit fits a pilot of this configuration, and did so before."""
 
 
 def next_step(seen: Seen) -> Step:
@@ -113,7 +117,7 @@ def next_step(seen: Seen) -> Step:
         return "cancel"
     if seen.ticket is None or seen.missing:
         return "miss"
-    return "wait"
+    return "fit" if seen.ticket == "ready" and not seen.fits else "wait"
 
 
 def is_lost(missing: int, missing_s: float) -> bool:

@@ -33,4 +33,6 @@ def policy(config: Config, email: str | None = None, *, submit: bool) -> dict[st
         "starts": limits.starts,
         "submit": submit,
         "python": config.remote.python,
+        # Sent only where it says something: a cluster's side of before does not know it.
+        **({"successor": True} if pilot.successor else {}),
     }

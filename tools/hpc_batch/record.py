@@ -92,6 +92,8 @@ class Record:
     """The done ticket whose results are being placed or answered."""
     attempt: int = 0
     """The attempt whose outputs are placed."""
+    need_s: int = 0
+    """So much walltime it may need; 0: as much as there is."""
     since: str = ""
     """When the phase was entered, UTC."""
     message: str | None = None

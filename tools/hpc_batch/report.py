@@ -16,6 +16,7 @@ from hpc_batch.config import Config
 from hpc_batch.connection import Connection
 from hpc_batch.record import Record, Records, now
 from hpc_batch.state import State
+from hpc_batch.waiting import Wait
 from hpc_cluster import PROTOCOL
 
 SCHEMA = "hpc_batch.status/1"
@@ -46,7 +47,9 @@ class Report:
         """As the queuer last reported them."""
         self._cluster: dict[str, Any] = last.get("cluster", {})
         self._jobs: dict[str, dict[str, Any]] = {j["id"]: j for j in last.get("jobs", [])}
-        self._news: list[tuple[str, str]] = []
+        self.wait: Wait | None = None
+        """What jobs wait for that lie ready on the cluster; None: not asked in this pass."""
+        self._news: list[tuple[str, str, str | None]] = []
         self._counts = {"logins": 0, "channels": 0, "exchanges": 0}
         self._started, self._clock = now(), time.monotonic()
         self._written: dict[str, Any] = {}
@@ -64,16 +67,22 @@ class Report:
                 continue
             before = self._jobs.get(record.id, {})
             state, attempt = _place(record, before, census)
-            if before.get("state") != state:
-                self._news.append((record.id, state))
             same = before.get("state") == state
+            message, held = record.message, bool(before.get("held")) and state == "staged"
+            if message is None and state == "staged":
+                message = f"waits for {self.wait.message}" if self.wait else before.get("message")
+                held = self.wait.held if self.wait else held
+            told = state == "staged" and before.get("state") != "running"  # when published
+            if held != bool(before.get("held")) or not (same or told):
+                self._news.append((record.id, state, message if held else None))
             jobs[record.id] = {
                 "id": record.id,
                 "name": record.name,
                 "script": record.script or None,
                 "state": state,
                 "since": before["since"] if same else now(),
-                "message": record.message,
+                "message": message,
+                "held": held,
                 "attempt": attempt,
                 "node": self._node_of(record.id),
                 "cancel": False,
@@ -81,11 +90,14 @@ class Report:
             }
         self._jobs = jobs
 
-    def news(self, records: Records) -> Iterator[tuple[Record, str]]:
-        """Yield published jobs whose state on the cluster has changed since it was last told."""
-        for job, state in self._news:
-            if job in records and records[job].phase == "PUBLISHED" and state != "staged":
-                yield records[job], state
+    def news(self, records: Records) -> Iterator[tuple[Record, str, str | None]]:
+        """Yield published jobs whose state on the cluster has changed since it was last told.
+
+        With it comes what a job waits for where no pilot can be had; that is news, too.
+        """
+        for job, state, message in self._news:
+            if job in records and records[job].phase == "PUBLISHED":
+                yield records[job], state, message
         self._news = []
 
     def reachable(self, trouble: str | None) -> None:

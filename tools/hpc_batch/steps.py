@@ -19,6 +19,7 @@ from hpc_batch.config import Config
 from hpc_batch.connection import Connection
 from hpc_batch.description import describe
 from hpc_batch.errors import JobFileError
+from hpc_batch.fitting import misfit, need_s
 from hpc_batch.intake import Intake
 from hpc_batch.node import Node
 from hpc_batch.record import Record, Records, now, seconds_since
@@ -69,6 +70,7 @@ class Steps:
             "collect": self.collect,
             "cancel": self.cancel,
             "miss": self.miss,
+            "fit": self.fit,
             "place": self.place,
             "unplace": self.unplace,
             "answer": self.answer,
@@ -108,6 +110,7 @@ class Steps:
                         script=made.description["script"],
                         inputs=made.inputs,
                         targets=made.targets,
+                        need_s=need_s(made.description["time_limit"]),
                         remote=True,
                     )
                 )
@@ -180,6 +183,19 @@ class Steps:
         self._records.save_all(counted)
         text = "its files on the cluster were deleted"
         self._answers.decide((r, node.make(r, "lost", text)) for r in lost)
+
+    def fit(self, batch: list[Record]) -> None:
+        """Let jobs wait that no pilot of this configuration can run; answer them in the end.
+
+        They fitted when they were taken: somebody has shortened the walltime since, and may mend
+        it. Those that fit again forget that they did not.
+        """
+        walltime = self._config.hpc.walltime
+        unfit = {r.id: misfit(r.need_s, walltime) for r in batch}
+        self._records.save_all(
+            replace(r, message=None, stuck_since=None) for r in batch if unfit[r.id] is None
+        )
+        self._note_stuck({job: text for job, text in unfit.items() if text}, "rejected")
 
     def collect(self, batch: list[Record]) -> None:
         """PUBLISHED to PLACING, or without outputs to ANSWERING."""

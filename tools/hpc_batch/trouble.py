@@ -25,14 +25,23 @@ class Ledger:
         self.messages: list[str] = []
         """What this pass has to print."""
 
-    def note(self, what: str, message: str, patience_s: float = 0, *, code: int = 0) -> None:
+    def note(
+        self,
+        what: str,
+        message: str,
+        patience_s: float = 0,
+        *,
+        code: int = 0,
+        next_try: str | None = None,
+    ) -> None:
         """Record that a trouble is there, and tell it once it has lasted `patience_s` seconds.
 
-        The largest `code` becomes the pass's exit code.
+        The largest `code` becomes the pass's exit code; `next_try` is when what failed is tried
+        again, UTC, where that is not the next pass.
         """
         self.code = max(self.code, code)
         entry = self._open.setdefault(what, {"since": now(), "told": False})
-        entry["message"] = message
+        entry.update(message=message, next=next_try)
         self._seen.add(what)
         if not entry["told"] and seconds_since(entry["since"]) >= patience_s:
             entry["told"] = True
@@ -54,10 +63,15 @@ class Ledger:
         entry = self._open.get(what)
         return seconds_since(entry["since"]) if entry else 0.0
 
-    def entries(self) -> list[dict[str, str]]:
+    def entries(self) -> list[dict[str, Any]]:
         """Return what `status` shows."""
         return [
-            {"what": what, "since": entry["since"], "message": entry["message"]}
+            {
+                "what": what,
+                "since": entry["since"],
+                "message": entry["message"],
+                "next": entry.get("next"),
+            }
             for what, entry in sorted(self._open.items())
         ]
 

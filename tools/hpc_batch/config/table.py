@@ -181,7 +181,10 @@ class Pilot:
     )
     slots: int = _key(values.count(1, 1000), "How many jobs a pilot runs at a time.", default="1")
     successor: bool = _key(
-        values.NO_FOR_NOW, "Whether to queue the next pilot before one ends.", default="no"
+        values.YES_OR_NO,
+        "Whether to queue the next pilot early, when the work that waits exceeds the walltime that "
+        "a pilot has left, so that the two waits overlap; then up to max + 1 pilots may run.",
+        default="no",
     )
 
 

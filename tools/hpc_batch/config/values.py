@@ -1,8 +1,7 @@
 """The kinds of values that a configuration holds: each turns text into a value.
 
 A kind raises ValueError with the second half of a sentence ("must be ..."); who reads the file puts
-the key and the line in front of it. What a later version will accept is refused as "not in this
-version", never accepted in silence.
+the key and the line in front of it.
 """
 
 from __future__ import annotations
@@ -110,9 +109,9 @@ def _gigabytes(text: str) -> int:
     return int(found[1])
 
 
-def _no_for_now(text: str) -> bool:
+def _yes_or_no(text: str) -> bool:
     if text.lower() in ("yes", "true", "on", "1"):
-        raise ValueError("is not in this version; the only value is 'no'")
+        return True
     if text.lower() not in ("no", "false", "off", "0"):
         raise ValueError("must be 'yes' or 'no'")
     return False
@@ -179,4 +178,4 @@ PATHS = Kind("absolute paths, one per line or separated by `:`", _paths)
 FINGERPRINT = Kind("fingerprint", _fingerprint)
 SIZE = Kind("size", _size)
 GIGABYTES = Kind("GB", _gigabytes)
-NO_FOR_NOW = Kind("`no`", _no_for_now)
+YES_OR_NO = Kind("`yes` · `no`", _yes_or_no)
