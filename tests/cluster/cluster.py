@@ -85,7 +85,8 @@ class Cluster:
             shutil.copytree(CHECKOUT / "on_hpc", home / "hpc_batch" / "on_hpc", ignore=clean)
             shutil.copytree(HERE / "image", home / "image")
             self.run("root", f"chown -R {user}: /home/{user}")
-            self.run(user, IMAGE)
+            if self.path("/usr/bin/apptainer").exists():
+                self.run(user, IMAGE)
 
     # ---- Slurm -------------------------------------------------------------------------------
 

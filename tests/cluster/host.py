@@ -80,12 +80,12 @@ class Host:
         subprocess.run(["ip", "link", "del", link], capture_output=True, check=False)
 
 
-def start(*, tied: bool) -> Host:
-    """Start a host from the recipe's tree and wait until Slurm's nodes are idle.
+def start(*, tied: bool, made_of: recipe.Recipe = recipe.SLURM) -> Host:
+    """Start a host from a recipe's tree and wait until its batch system is ready.
 
     Raises Missing when this machine cannot have one.
     """
-    tree, used = recipe.tree()
+    tree, used = recipe.tree(made_of)
     status_read, status_write = os.pipe()
     words = ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork"]
     words += ["--kill-child=KILL", str(HERE / "enter.sh"), str(recipe.CACHE), str(tree), str(HERE)]

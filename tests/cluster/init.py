@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 
+GRID_ENGINE = "/usr/local/sbin/start_gridengine"
+
 NODES = ("n1", "n2", "g1")
 READY_S = 30
 
@@ -22,7 +24,10 @@ def main() -> int:
     address, tie = os.read(0, 100).decode().split()
     try:
         prepare(address)
-        start()
+        if os.path.exists("/var/lib/gridengine"):
+            start_grid_engine()
+        else:
+            start_slurm(address)
         said = "ready"
     except (OSError, subprocess.CalledProcessError, TimeoutError) as error:
         said = f"{error}"
@@ -38,21 +43,29 @@ def prepare(address: str) -> None:
     run("ip", "link", "set", "eth0", "up")
     with open("/etc/hosts", "w") as hosts:
         hosts.write(f"127.0.0.1 localhost\n{address} login1\n")
+    with open("/etc/resolv.conf", "w") as file:
+        file.write("# no name server: nothing here needs one\n")  # apptainer wants the file
+    for folder in ("/run/sshd", "/run/lock"):
+        os.makedirs(folder, exist_ok=True)
+
+
+def start_grid_engine() -> None:
+    """Start the daemons of Grid Engine, and sshd."""
+    run(GRID_ENGINE)
+    run("/usr/sbin/sshd")
+
+
+def start_slurm(address: str) -> None:
+    """Start the daemons of Slurm, and sshd, and wait until the nodes are idle."""
     with open("/etc/slurm/slurm.conf") as file:
         text = file.read()
     with open("/etc/slurm/slurm.conf", "w") as file:
         file.write(text.replace("@ADDRESS@", address))
-    with open("/etc/resolv.conf", "w") as file:
-        file.write("# no name server: nothing here needs one\n")  # apptainer wants the file
-    for folder in ("/run/munge", "/run/sshd", "/run/lock", "/var/lib/slurm-testing/state"):
+    for folder in ("/run/munge", "/var/lib/slurm-testing/state"):
         os.makedirs(folder, exist_ok=True)
     for node in NODES:
         os.makedirs(f"/var/lib/slurm-testing/spool-{node}", exist_ok=True)
     run("chown", "munge:", "/run/munge")
-
-
-def start() -> None:
-    """Start the daemons and wait until the nodes are idle."""
     run("runuser", "-u", "munge", "--", "/usr/sbin/munged")
     run("slurmctld")
     for node in NODES:

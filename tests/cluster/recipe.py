@@ -1,6 +1,7 @@
-"""The recipe of the HPC host's files: Debian sid with Slurm, sshd, rsync, python3 and Apptainer.
+"""The recipes of HPC hosts' files: Debian sid with Slurm, sshd, rsync, python3 and Apptainer, and
+Debian bookworm with Grid Engine.
 
-`tree` returns a folder that holds it, and builds it first when this machine has none of this
+`tree` returns a folder that holds one, and builds it first when this machine has none of its
 recipe yet (about two minutes; debootstrap, then apt-get in the new tree). It is kept in a cache,
 under the recipe's hash; what runs in it changes nothing there. Trees of other recipes are removed
 when nobody uses them: whoever runs a host holds a shared lock on its tree.
@@ -17,19 +18,27 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 
 CACHE = Path(os.environ.get("HPC_BATCH_CLUSTER_CACHE", "/var/cache/hpc_batch-tests"))
 
-SUITE = "sid"
 MIRROR = "http://deb.debian.org/debian"
 
-PACKAGES = (
+COMMON = ("openssh-server", "rsync", "python3", "cron", "iproute2", "procps")
+
+SLURM_PACKAGES = (
     "systemd-standalone-sysusers",  # or cron brings the whole of systemd
-    *("slurmctld", "slurmd", "slurm-client", "munge"),
-    *("openssh-server", "rsync", "python3", "cron", "iproute2", "procps"),
+    *("slurmctld", "slurmd", "slurm-client", "slurm-wlm-torque", "munge"),
+    *COMMON,
     *("apptainer", "squashfuse", "fuse3", "busybox-static"),
+)
+
+GRID_ENGINE_PACKAGES = (
+    "msmtp-mta",  # or bsd-mailx, which Grid Engine wants, brings a mail server
+    *("gridengine-master", "gridengine-exec", "gridengine-client", "db-util"),
+    *COMMON,
 )
 
 USERS = ("amp", "bob")
@@ -47,10 +56,33 @@ for user in $USERS; do
     useradd --create-home --shell /bin/bash --password '*' "$user"
     install -d -m 700 -o "$user" -g "$user" "/home/$user/.ssh"
 done
+"""
+"""Runs in the new tree."""
+
+MUNGE = """\
 mungekey --create --force
 chown munge: /etc/munge/munge.key
 """
-"""Runs in the new tree."""
+
+
+class Recipe(NamedTuple):
+    """What a tree is made of."""
+
+    suite: str
+    """Of Debian."""
+    packages: tuple[str, ...]
+    build: str
+    """Shell that runs in the new tree."""
+
+    @property
+    def key(self) -> str:
+        """Return its hash."""
+        parts = [self.suite, MIRROR, *self.packages, *USERS, self.build]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+SLURM = Recipe("sid", SLURM_PACKAGES, BUILD + MUNGE)
+GRID_ENGINE = Recipe("bookworm", GRID_ENGINE_PACKAGES, BUILD)
 
 NEEDS = {
     "debootstrap": "debootstrap",
@@ -86,13 +118,7 @@ def check() -> None:
         raise Missing(f"the cluster needs Debian packages: apt-get install {packages}")
 
 
-def key() -> str:
-    """Return the recipe's hash."""
-    parts = [SUITE, MIRROR, *PACKAGES, *USERS, BUILD]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
-
-
-def tree() -> tuple[Path, int]:
+def tree(recipe: Recipe = SLURM) -> tuple[Path, int]:
     """Return the folder of a built tree, and a descriptor that keeps it from being removed.
 
     Raises Missing when it cannot be built.
@@ -103,10 +129,10 @@ def tree() -> tuple[Path, int]:
     building = os.open(CACHE / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(building, fcntl.LOCK_EX)
     try:
-        folder = CACHE / key()
+        folder = CACHE / recipe.key
         if not folder.is_dir():
             _remove_others()
-            _build(folder)
+            _build(recipe, folder)
         return folder, _use(folder, fcntl.LOCK_SH)
     finally:
         os.close(building)
@@ -126,7 +152,7 @@ def _use(folder: Path, how: int) -> int:
 def _remove_others() -> None:
     """Remove trees of other recipes and what killed builds left, unless a host runs in them."""
     for folder in CACHE.iterdir():
-        if not folder.is_dir() or folder.name in ("stage", "up"):
+        if not folder.is_dir() or folder.name in ("stage", "up", SLURM.key, GRID_ENGINE.key):
             continue
         try:
             descriptor = _use(folder, fcntl.LOCK_EX)
@@ -137,7 +163,7 @@ def _remove_others() -> None:
         os.close(descriptor)
 
 
-def _build(folder: Path) -> None:
+def _build(recipe: Recipe, folder: Path) -> None:
     """Make the tree under another name, then rename it."""
     draft = Path(f"{folder}.building")
     script = (
@@ -148,11 +174,11 @@ def _build(folder: Path) -> None:
     environment = {
         **{k: v for k, v in os.environ.items() if k.endswith("_proxy")},
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "SUITE": SUITE,
+        "SUITE": recipe.suite,
         "MIRROR": MIRROR,
         "DRAFT": str(draft),
-        "BUILD": BUILD,
-        "PACKAGES": " ".join(PACKAGES),
+        "BUILD": recipe.build,
+        "PACKAGES": " ".join(recipe.packages),
         "USERS": " ".join(USERS),
     }
     log = CACHE / "build.log"

@@ -10,6 +10,8 @@ from typing import Any
 from cluster.cluster import Cluster
 from world import World
 
+from hpc_cluster import files
+
 MY_CONTAINER = """\
 #!/bin/bash
 singularity run --nv --bind <<workspace>>:/mnt <<containers>>/my_container.sif \\
@@ -58,6 +60,11 @@ class Site(World):
             output_map={key: str(path) for key, path in outputs.items()},
         )
 
+    def drop_sleep(self, name: str, seconds: int) -> None:
+        """Drop a job that takes so long and writes one output."""
+        outputs = {"target": str(self.out / f"{name}.out")}
+        self.drop(name, "sleep", args={"seconds": str(seconds)}, output_map=outputs)
+
     def pilots_listed(self) -> list[dict[str, str]]:
         """Return the pilots of this workspace as Slurm lists them, ended ones too."""
         mine = {p.name for p in self.workspace.glob("pilots/*")}
@@ -71,7 +78,26 @@ class Site(World):
             time.sleep(0.05)
 
     def running(self) -> list[Path]:
+        """Return the tickets that are claimed."""
         return list(self.workspace.glob("running/*"))
+
+    def start_job(self, name: str, seconds: int) -> dict[str, str]:
+        """Drop a job, wait until a pilot runs it, and return the pilot as Slurm lists it."""
+        self.drop_sleep(name, seconds)
+        self.sweep()
+        self.wait(lambda: list(self.workspace.glob("jobs/*/a1/job.sh")), "the job starts")
+        (pilot,) = self.pilots_listed()
+        return pilot
+
+    def runner(self, pilot: str) -> dict[str, Any]:
+        """Return what the runner of a pilot says of itself."""
+        value = files.read_json(str(self.workspace / "pilots" / pilot / "runner.json"))
+        assert isinstance(value, dict)
+        return value
+
+    def log(self, pilot: str) -> str:
+        """Return what a pilot printed."""
+        return (self.workspace / "pilots" / pilot / "log").read_text()
 
     def picture(self) -> str:
         return f"{super().picture()}\n{self.cluster.queue(self.user)}"
