@@ -186,7 +186,7 @@ def _written(ini: Path, text: str, *, keep: bool) -> Path:
             raise failure from None
         if keep:
             files.sync_file(str(draft))
-            move_aside(str(ini.parent), ini.name)
+            move_aside(str(ini))
             files.link(str(draft), str(ini))
             files.sync_folder(str(ini.parent))
     finally:
