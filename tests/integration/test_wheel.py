@@ -134,3 +134,31 @@ output_map:
         *["run", "--nv", "--bind", bound, "/srv/containers/my_container.sif", "--level=6"],
         *["/mnt/foo.mp3", "/mnt/foo.txt", "/mnt/foo.json"],
     ]
+
+
+def test_the_installed_program_deploys_the_same_edition_as_the_checkout(
+    installed: Path, checkout: Path, tmp_path: Path
+) -> None:
+    config, program = tmp_path / "x.ini", installed / "hpc-batch"
+    words = ["--set", "remote.transport=local", "--set", f"hpc_env.scripts={tmp_path}/far/scripts"]
+    words += ["--set", "hpc.scheduler=local"]
+    run(program, "-c", config, "init", *words, cwd=tmp_path)
+    told = json.loads(run(program, "-c", config, "--json", "deploy", cwd=tmp_path))
+    assert told["done"] == "deployed"
+    same = [sys.executable, checkout / "tools/hpc-batch", "-c", config, "--json", "deploy", "-n"]
+    assert json.loads(run(*same, cwd=tmp_path))["done"] == "nothing"
+    checks = json.loads(run(program, "-c", config, "--json", "doctor", cwd=tmp_path))["checks"]
+    found = {row["check"]: row["level"] for row in checks}
+    assert (found["checkout"], found["workspace"], found["scheduler"]) == ("ok", "ok", "ok")
+    shown = json.loads(
+        run(program, "-c", config, "--json", "cron", "show", cwd=tmp_path, path=cron(tmp_path))
+    )
+    assert f" {installed}/hpc_submitter {config}" in shown["would_be"]
+
+
+def cron(folder: Path) -> str:
+    """Return a PATH with a crontab program that knows of no crontab."""
+    (folder / "cron").mkdir()
+    (folder / "cron/crontab").write_text("#!/bin/sh\necho 'no crontab for me' >&2\nexit 1\n")
+    (folder / "cron/crontab").chmod(0o700)
+    return f"{folder}/cron:{os.defpath}"
