@@ -283,7 +283,9 @@ class Pass:
     def _keep_pilots(self) -> None:
         """Have the cluster look after its pilots while published jobs are waiting for them."""
         waiting = any(r.phase == "PUBLISHED" for r in self.records)
-        if not waiting or self.connection is None:
+        # The pass that collects the last job is the one that may see the end of a trouble.
+        concerned = waiting or self.ledger.lasts_s("pilots") > 0
+        if not concerned or self.connection is None:
             return
         try:
             kept = self.connection.session.pilots(
