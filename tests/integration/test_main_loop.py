@@ -272,3 +272,30 @@ def test_a_pilot_runs_as_many_jobs_at_a_time_as_it_has_slots(tmp_path: Path) -> 
         ends = [a["end"] for a in answers.values()]
         assert max(starts) < min(ends)
         assert time.monotonic() - begin < 60
+
+
+def test_one_job_that_the_cluster_cannot_understand_delays_no_other(
+    here: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    here.drop_copy("good")
+    here.drop_copy("odd")
+    here.configure(
+        remote={"transport": "fabric", "host": "127.0.0.1", "port": 1, "user": "u"},
+        hpc_env={"scripts": "/nowhere"},
+    )
+    here.sweep()  # both are taken; the cluster is not there
+    for record in here.records():
+        folder = here.state / "jobs" / record["id"]
+        text = (folder / "record.json").read_text().replace("127.0.0.1", "")
+        (folder / "record.json").write_text(text)
+        if record["name"] == "odd.job":
+            path = folder / "description.json"
+            path.write_text(path.read_text().replace('"flat"', '"spiral"'))
+    here.configure()
+    deadline = time.monotonic() + 60
+    while not here.finished("good").exists():
+        here.sweep()
+        assert time.monotonic() < deadline, here.picture()
+    assert here.answer("good")["status"] == "ok"
+    assert [r["name"] for r in here.records() if r["phase"] == "STAGING"] == ["odd.job"]
+    assert "1 jobs wait" in capfd.readouterr().err

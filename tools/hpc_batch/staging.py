@@ -66,7 +66,7 @@ class Staging:
             if prepared is not None and job.id in prepared.jobs:
                 result.ready.append(job)
             elif prepared is not None and job.id in prepared.again:
-                result.waiting[job.id] = prepared.again[job.id]
+                result.stuck[job.id] = f"must be staged again: {prepared.again[job.id]}"
         return result
 
     def _key(self, entry: Input) -> str:

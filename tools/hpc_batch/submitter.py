@@ -57,6 +57,9 @@ LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%
 PASSING_KINDS = frozenset(("ENOSPC", "EDQUOT", "EIO", "ESTALE", "bug", "batch"))
 """What the far end may say that no change of the configuration mends."""
 
+OF_ONE_JOB = frozenset(("usage", "bug", "description", "ticket"))
+"""What the far end says of a request that one of its jobs may have spoilt; the session goes on."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -206,10 +209,11 @@ class Pass:
         """Perform a step for a batch; where that fails, for each job by itself."""
         try:
             self.steps.perform[step](batch)
-        except RemoteError as error:
-            self._lost(error)
         except Exception as error:
-            if len(batch) > 1:
+            alone = isinstance(error, FarEndError) and error.kind in OF_ONE_JOB
+            if isinstance(error, RemoteError) and not alone:
+                self._lost(error)
+            elif len(batch) > 1:
                 for record in batch:
                     self._act(step, [record])
             else:
