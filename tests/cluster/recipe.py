@@ -64,6 +64,12 @@ mungekey --create --force
 chown munge: /etc/munge/munge.key
 """
 
+INSTALL = "--no-install-recommends $PACKAGES"
+
+AGAIN = f"{INSTALL} || dpkg --configure -a"
+"""Grid Engine's master fails to make a cell where nothing runs, and leaves it alone the second
+time; the host makes its own."""
+
 
 class Recipe(NamedTuple):
     """What a tree is made of."""
@@ -82,7 +88,7 @@ class Recipe(NamedTuple):
 
 
 SLURM = Recipe("sid", SLURM_PACKAGES, BUILD + MUNGE)
-GRID_ENGINE = Recipe("bookworm", GRID_ENGINE_PACKAGES, BUILD)
+GRID_ENGINE = Recipe("bookworm", GRID_ENGINE_PACKAGES, BUILD.replace(INSTALL, AGAIN))
 
 NEEDS = {
     "debootstrap": "debootstrap",

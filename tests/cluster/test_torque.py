@@ -19,7 +19,9 @@ def torque(site: Site) -> Site:
 
 def pilots(site: Site) -> list[dict[str, str]]:
     """Return the pilots of the workspace as Slurm lists them, with P as their comment."""
-    names = {short_name(p.name): p.name for p in site.workspace.glob("pilots/*")}
+    names = {
+        short_name(p.parent.name): p.parent.name for p in site.workspace.glob("pilots/*/pilot.json")
+    }
     listed = [job for job in site.cluster.queue(site.user) if job["name"] in names]
     return [{**job, "comment": names[job["name"]]} for job in listed]
 
@@ -30,8 +32,9 @@ def test_a_job_goes_through_qsub_and_back(torque: Site) -> None:
     assert (answer["status"], target.read_text()) == ("ok", "hello")
     (pilot,) = pilots(torque)
     assert (answer["pilot"]["native_id"], answer["node"]) == (pilot["id"], pilot["node"])
-    torque.sweep()
-    assert torque.status()["pilots"] == []
+    torque.drop_copy("second")
+    assert torque.until("second")["second"]["status"] == "ok"
+    assert [pilot["state"] for pilot in pilots(torque)] == ["COMPLETED", "COMPLETED"]
 
 
 def test_the_wrappers_ask_slurm_for_everything_but_mail_and_quality(torque: Site) -> None:
