@@ -9,10 +9,11 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+import fake_batch
 from workshop import Workshop, group_lives, wait_until
 
-from hpc_cluster import files, pilot
-from hpc_cluster.batch import slurm  # noqa: F401  (it must be importable here)
+from hpc_cluster import batch, files, pilot
+from hpc_cluster.batch import nonce
 
 
 def begun(shop, job):
@@ -86,11 +87,42 @@ def local_batch(shop):
             assert "Traceback" not in text and "Warning" not in text, text
 
 
+def dialects(shop):
+    """Every dialect speaks of a workspace outside ASCII, and reads its system's list."""
+    folder = shop.spool.workspace + "/\u00e9"
+    files.make_folder(folder.encode())
+    for system in fake_batch.READ:
+        dialect = batch.dialect(system)
+        request = batch.Request(
+            pilot="a" * 16,
+            name="hpcb01234567-0",
+            workspace=folder,
+            log=folder + "/log",
+            prologue="",
+            argv=("echo", folder),
+            walltime_s=3600,
+            warning_s=90,
+            options=(),
+            extra=(),
+        )
+        command = dialect.submit(request)
+        told = batch.run(command._replace(argv=("printf", "%s\n") + command.argv))
+        assert told.rc == 0 and len(told.stdout) >= sum(len(word) for word in command.argv)
+        assert "\u00e9" in told.stdout + command.stdin.decode()
+        job = {"id": "7", "comment": "a" * 16, "name": nonce.long_name(request)}
+        if system in ("pbs", "torque"):
+            job["name"] = nonce.short_name("a" * 16)
+        row = fake_batch.ROW[system](job, fake_batch.WORDS[system]["running"])
+        text = fake_batch.FRAME[system](row)
+        found = dialect.listed(batch.Captured(0, text, ""))
+        assert [(p, s.state) for p, s in found.items()] == [("a" * 16, batch.RUNNING)]
+
+
 def main():
     """Run every check in one workspace."""
     shop = Workshop(sys.argv[1])
     try:
-        for check in (names_and_layouts, stops, races, local_batch):
+        for check in (names_and_layouts, stops, races, local_batch, dialects):
             check(shop)
             print("ok", check.__name__, flush=True)
     finally:

@@ -224,12 +224,12 @@ def run(command: Command, timeout_s: float = TIMEOUT_S) -> Captured:
     would inherit them.
     """
     if command.script_file is not None:
-        files.write_new(os.fsencode(command.script_file), command.stdin, 0o700)
+        files.write_new(files.to_bytes(command.script_file), command.stdin, 0o700)
     environment = {n: value for n, value in os.environ.items() if not INHERITED.match(n)}
     environment.update(LC_ALL="C", SLURM_TIME_FORMAT="standard")
     try:
         process = subprocess.Popen(
-            list(command.argv),
+            [files.to_bytes(word) for word in command.argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
