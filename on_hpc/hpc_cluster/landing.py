@@ -10,6 +10,7 @@ What stands at SCRIPTS and was not landed, such as a checkout, is moved aside wh
 permitted, and refused otherwise.
 """
 
+import errno
 import io
 import os
 import tarfile
@@ -19,6 +20,9 @@ from hpc_cluster import edition, files
 from hpc_cluster.errors import ClusterError
 
 KEPT = 3
+
+LITTER_S = 3600.0
+"""What a killed landing left is removed after so long; a younger one may still be at work."""
 
 
 class LandingError(ClusterError):
@@ -90,18 +94,35 @@ def _unpack(parent: str, name: str, archive: bytes, wanted: Dict[str, Any]) -> b
             raise LandingError(f"what arrived is damaged: {arrived}, not {wanted['digest']}")
         files.sync_files(paths)
         files.sync_folders(sorted(folders))
-        if files.exists(target):
-            # It is there and its digest is wrong: somebody has changed it.
-            files.rename(target, f"{draft}.old")
-            files.rename(draft, target)
-            files.remove_tree(f"{draft}.old")
-        else:
-            files.rename(draft, target)
+        if not _appears(draft, target, wanted):
+            return False
         files.sync_folder(os.path.join(parent, edition.EDITIONS))
     except BaseException:
         files.remove_tree(draft)
         raise
     return True
+
+
+def _appears(draft: str, target: str, wanted: Dict[str, Any]) -> bool:
+    """Rename the draft to its name, in the place of one that somebody has changed.
+
+    False, and without the draft, where another landing of the same was faster.
+    """
+    while True:
+        try:
+            files.rename(draft, target)
+            return True
+        except OSError as error:
+            # RACE: two service hosts of one cluster deploy at the same time.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        there = edition.describe(os.path.join(target, "scripts"))
+        if there.get("digest") == wanted["digest"]:
+            files.remove_tree(draft)
+            return False
+        old = f"{target}.{os.urandom(4).hex()}.old"
+        if files.move(target, old):
+            files.remove_tree(old)
 
 
 def _parts(member: tarfile.TarInfo) -> Any:
@@ -114,10 +135,19 @@ def _parts(member: tarfile.TarInfo) -> Any:
 
 def _forget(folder: str, used: str) -> Any:
     """Remove all but the latest editions, and what killed landings left; return their names."""
-    found = [name for name in files.names(folder) if name != used]
-    found.sort(key=lambda name: os.stat(os.path.join(folder, name)).st_mtime)
-    whole = [name for name in found if not name.endswith((".new", ".old"))]
-    removed = whole[: -(KEPT - 1)] + [name for name in found if name not in whole]
+    files.touch(os.path.join(folder, used))
+    times = {}
+    for name in files.names(folder):
+        try:
+            times[name] = os.stat(os.path.join(folder, name)).st_mtime
+        except FileNotFoundError:
+            # RACE: another landing has finished or removed it.
+            continue
+    found = sorted((name for name in times if name != used), key=lambda name: times[name])
+    drafts = [name for name in found if name.endswith((".new", ".old"))]
+    whole = [name for name in found if name not in drafts]
+    removed = whole[: -(KEPT - 1)]
+    removed += [name for name in drafts if times[used] - times[name] > LITTER_S]
     for name in removed:
         files.remove_tree(os.path.join(folder, name))
     return removed

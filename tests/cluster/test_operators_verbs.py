@@ -70,6 +70,8 @@ def test_the_job_of_a_cancelled_pilot_runs_again_without_a_crash(
     site: Site, operate: Operator
 ) -> None:
     pilot = site.start_job("thing", 3)
+    site.sweep()
+    assert f"it has been running on {pilot['node']} since" in operate("explain", "thing").out
     assert operate("pilot", "cancel", pilot["id"], "--yes").code == 0
     site.wait(lambda: not site.running(), "its ticket goes back")
     (ticket,) = site.workspace.glob("ready/*")

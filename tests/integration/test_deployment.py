@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,12 +91,15 @@ def test_a_new_edition_takes_the_link_and_old_ones_stay_for_a_while(
     for number in range(4):
         (folder / f"0.0.{number}-000000000000").mkdir()
         os.utime(folder / f"0.0.{number}-000000000000", (number, number))
-    (folder / "0.0.9-killed.1234.new").mkdir()
+    for name, age_s in (("0.0.9-killed.1234.new", 7200), ("0.0.9-at_work.1234.new", 60)):
+        (folder / name).mkdir()
+        os.utime(folder / name, (time.time() - age_s,) * 2)
     deployment.deploy(host, here, ours, replace=False)
     assert {p.name for p in folder.iterdir()} == {
         ours.name,
         theirs.name,
         "0.0.3-000000000000",
+        "0.0.9-at_work.1234.new",
     }
     host.close()
 
@@ -143,6 +148,18 @@ def test_what_arrives_damaged_is_not_used(tmp_path: Path, ours: Edition) -> None
     assert os.listdir(tmp_path / "far/editions") == []
 
 
+def test_two_landings_of_the_same_at_the_same_time_are_both_content(
+    tmp_path: Path, ours: Edition
+) -> None:
+    scripts = str(tmp_path / "far/scripts")
+    with ThreadPoolExecutor(4) as pool:
+        done = [
+            pool.submit(landing.land, scripts, ours.archive, ours.facts(), False) for _ in range(4)
+        ]
+        assert {one.result()["before"]["kind"] for one in done} <= {"missing", "deployed"}
+    assert edition.describe(scripts)["digest"] == ours.digest
+
+
 def test_landing_killed_before_any_of_its_effects_is_completed_by_the_next(
     tmp_path: Path, ours: Edition
 ) -> None:
@@ -176,7 +193,8 @@ def test_landing_killed_before_any_of_its_effects_is_completed_by_the_next(
         assert state["kind"] == "missing" or state["digest"] == ours.digest
     landing.land(str(scripts), ours.archive, ours.facts(), False)
     assert edition.describe(str(scripts))["digest"] == ours.digest
-    assert [p.name for p in (scripts.parent / "editions").iterdir()] == [ours.name]
+    left = [p.name for p in (scripts.parent / "editions").iterdir()]
+    assert [name for name in left if not name.endswith(".new")] == [ours.name]
 
 
 def test_an_errand_tells_what_went_wrong_there(remote: Remote) -> None:

@@ -210,3 +210,14 @@ def test_the_schedulers_words_are_explained_by_their_beginnings(
 ) -> None:
     assert text in meaning(word)
     assert bool(meaning(word)) == bool(text)
+
+
+@pytest.mark.parametrize("state", ["waiting", "accepted", "staging", "staged", "running"])
+def test_who_sees_the_dropbox_only_is_told_no_more_than_it_shows(site: Config, state: str) -> None:
+    seen = Status(site.cronjob.dropbox, None, ())
+    found = explain(seen, Seen("x.job", state, id=J, since=ago(5)), None)
+    assert "ask the operator" in found.next
+    assert "only what the dropbox shows" in found.evidence[-1]
+    hidden = Status(site.cronjob.dropbox, None, (), hidden="/state is private")
+    found = explain(hidden, Seen("x.job", state, id=J, since=ago(5)), site)
+    assert found.evidence[-1].startswith("/state is private: only")

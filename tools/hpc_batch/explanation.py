@@ -59,7 +59,13 @@ class _Case:
         """Go through the reasons in their order."""
         if self.job.answered:
             return self._answered()
-        for reason in (self._no_pass, self._unusual_drop, self._paused, self._unreachable):
+        for reason in (
+            self._unusual_drop,
+            self._unseen,
+            self._no_pass,
+            self._paused,
+            self._unreachable,
+        ):
             found = reason()
             if found is not None:
                 return found
@@ -81,10 +87,22 @@ class _Case:
             self.evidence.append(f"its last attempt ran on {self.job.node}")
         return self._say(why, NEXT.get(self.job.reason or "", "").format(name=name))
 
-    def _no_pass(self) -> Explanation | None:
-        if self.seen.hidden:
-            self.evidence.append(f"{self.seen.hidden}, so this is what the dropbox shows")
+    def _unseen(self) -> Explanation | None:
+        """Who sees the dropbox only does not see what the job waits for."""
+        if self.service or (self.config is not None and not self.seen.hidden):
             return None
+        self.evidence.append(
+            f"{self.seen.hidden or 'no configuration is known'}: only what the dropbox shows"
+        )
+        why = {
+            "waiting": "no pass has taken it yet",
+            "staged": "it waits for a pilot",
+            "running": "it is running",
+            "returning": "it has ended, and its outputs are on their way back",
+        }.get(self.job.state, "its inputs are on their way to the cluster")
+        return self._say(why, "if it takes too long, ask the operator, who sees more")
+
+    def _no_pass(self) -> Explanation | None:
         age = self.seen.age(self.now)
         if age is None:
             why = "no pass has run yet"
@@ -134,11 +152,10 @@ class _Case:
     # ---- the states ------------------------------------------------------------------------------
 
     def _waiting(self) -> Explanation:
-        if self.config is None:
-            return self._say("no pass has taken it yet", NOTHING)
         path = self.seen.dropbox / os.fsdecode(files.to_bytes(self.job.name))
         left, why = 0.0, ""
         with contextlib.suppress(OSError):  # RACE: taken meanwhile; then nothing is left to wait.
+            assert self.config is not None  # else `_unseen` has answered
             left, why = settling.wait_of(str(path), time.time(), self.config)
         if left <= 0:
             return self._say("it has settled; the next pass takes it", NOTHING)

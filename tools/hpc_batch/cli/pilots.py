@@ -21,7 +21,18 @@ from hpc_batch.session import Session
 NOBODY = "00000000"
 """The instance of a service host that has not run a pass yet; pilots belong to the workspace."""
 
-COLUMNS = ("PILOT", "NATIVE ID", "SLOT", "STATE", "NODE", "SINCE", "ENDS", "JOBS", "DONE", "REASON")
+COLUMNS = (
+    "PILOT",
+    "NATIVE ID",
+    "SLOT",
+    "STATE",
+    "NODE",
+    "SINCE",
+    "ENDS",
+    "JOBS",
+    "CLAIMED",
+    "REASON",
+)
 
 
 def pilot(request: Pilots, output: Output) -> int:

@@ -84,6 +84,7 @@ class Subject:
         """End the login."""
         if self._host is not None:
             self._host.close()
+            self._host = None
 
 
 @dataclass(frozen=True)
