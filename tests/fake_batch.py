@@ -150,7 +150,7 @@ def read_bsub(argv):
 def read_flux(argv):
     """Return what flux submit is asked for: the script is an argument."""
     options = dict(word[2:].split("=", 1) for word in argv if word.startswith("--") and "=" in word)
-    assert argv[-3:-1] == ["/bin/bash", "-c"]
+    assert argv[-3:-1] == ["/bin/bash", "-lc"]
     return {"name": options["job-name"], "text": argv[-1]}
 
 

@@ -40,4 +40,4 @@ def test_the_clusters_side_works_under(version, tmp_path):
         timeout=120,
     )
     assert process.returncode == 0, process.stdout
-    assert process.stdout.count("ok ") == 4
+    assert process.stdout.count("ok ") == 5

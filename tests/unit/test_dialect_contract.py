@@ -123,7 +123,7 @@ ARGV = {
         *["--time-limit=3601s", "--signal=USR1@90s", "--output=/dev/null", "--error=/dev/null"],
         *["--cwd=/w", "--env=-*", "--env=HOME", "--env=USER", "--env=LOGNAME", "--env=PATH"],
         *["--bank=acc", "--queue=gpu", "--setattr=system.qos=high", "-g2"],
-        *["-l", "place=excl", "-x", "/bin/bash", "-c"],
+        *["-l", "place=excl", "-x", "/bin/bash", "-lc"],
     ],
 }
 SCRIPT = """\

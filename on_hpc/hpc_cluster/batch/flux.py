@@ -1,8 +1,8 @@
 """Flux: flux submit, flux jobs, flux cancel.
 
 A pilot is a plain job of one task, not an instance of its own (`flux batch`), so that the warning
-signal reaches the runner; its shell gets the whole script as an argument. Its name carries P. Flux
-prints ids in base 58 behind a letter that not every locale can write; here they are decimal
+signal reaches the runner; a login shell gets the whole script as an argument. Its name carries P.
+Flux prints ids in base 58 behind a letter that not every locale can write; here they are decimal
 numbers, which all its commands accept.
 
 An inactive job has ended, whatever its result. There is no account's mail and no request for memory
@@ -85,7 +85,7 @@ class Flux(Dialect):
             count = gpus(wishes["gres"])
             argv.append(f"--requires={wishes['gres']}" if count is None else f"-g{count}")
         text = files.from_bytes(script(request, *unaided(request)))
-        return Command((*argv, *request.extra, "/bin/bash", "-c", text))
+        return Command((*argv, *request.extra, "/bin/bash", "-lc", text))
 
     def submitted(self, captured: Captured) -> Answer:
         """Return submitted, refused or unclear; the id in decimal."""
