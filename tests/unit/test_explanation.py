@@ -12,7 +12,7 @@ import pytest
 from hpc_batch import config
 from hpc_batch.config import Config, Cronjob, Hpc, Limits, Pilot, Remote
 from hpc_batch.explanation import Explanation, explain
-from hpc_batch.reasons import NEXT, meaning
+from hpc_batch.reasons import NEXT, is_obstacle, meaning
 from hpc_batch.status import Seen, Status, iso
 from hpc_cluster import files
 
@@ -210,6 +210,28 @@ def test_the_schedulers_words_are_explained_by_their_beginnings(
 ) -> None:
     assert text in meaning(word)
     assert bool(meaning(word)) == bool(text)
+
+
+@pytest.mark.parametrize(
+    ("reason", "obstacle"),
+    [
+        ("PartitionTimeLimit", True),
+        ("QOSMaxJobsPerUserLimit", True),
+        ("InvalidAccount", True),
+        ("JobHeldUser", True),
+        ("DependencyNeverSatisfied", True),
+        ("Dependency", False),
+        ("Priority", False),
+        ("ReqNodeNotAvail, UnavailableNodes:n1", False),
+        ("RUNNING", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_what_waiting_alone_does_not_overcome_is_an_obstacle(
+    reason: str | None, obstacle: bool
+) -> None:
+    assert is_obstacle(reason) is obstacle
 
 
 @pytest.mark.parametrize("state", ["waiting", "accepted", "staging", "staged", "running"])

@@ -28,6 +28,11 @@ def test_durations_are_written_as_in_the_configuration(seconds: int, text: str) 
 
 RUNNING = {"pilot": "p", "state": "running", "node": "n7", "started": "then", "native_id": "12"}
 QUEUED = {"pilot": "p", "state": "queued", "since": "noon", "reason": "Priority", "native_id": "9"}
+STUCK = {**QUEUED, "reason": "PartitionTimeLimit", "native_id": "8"}
+WORDS = (
+    "a pilot: 8 is queued since noon (PartitionTimeLimit); "
+    "it asks for more time than the partition gives: look at [hpc] walltime"
+)
 TROUBLE = {"what": "submit", "message": "Invalid account", "since": "noon", "next": "one"}
 
 
@@ -36,6 +41,8 @@ TROUBLE = {"what": "submit", "message": "Invalid account", "since": "noon", "nex
     [
         ([RUNNING, QUEUED], TROUBLE, False, Wait("its turn: a pilot is at work on n7")),
         ([QUEUED], TROUBLE, False, Wait("a pilot: 9 is queued since noon (Priority)")),
+        ([STUCK], TROUBLE, False, Wait(WORDS, held=True, obstacle=True)),
+        ([STUCK, QUEUED], None, False, Wait("a pilot: 9 is queued since noon (Priority)")),
         ([], TROUBLE, False, Wait("a pilot: Invalid account; the next try is at one", held=True)),
         ([{**RUNNING, "closed": "now"}], None, False, Wait("a pilot")),
         ([], None, True, Wait("a pilot: the service is paused")),

@@ -11,8 +11,11 @@ SCHEDULER_WORDS = {
     "AssocGrp": "a limit of the account is reached by all its users together",
     "InvalidAccount": "the account may not submit: look at [hpc] account",
     "InvalidQOS": "that quality of service is not for this account: look at [hpc] qos",
+    "AccountNotAllowed": "the account may not use the partition: look at [hpc] account, partition",
+    "QOSNotAllowed": "that quality of service is not for the partition: look at [hpc] qos",
     "PartitionTimeLimit": "it asks for more time than the partition gives: look at [hpc] walltime",
     "PartitionNodeLimit": "it asks for more than the partition has: look at [hpc] partition, gres",
+    "PartitionConfig": "it asks for more than the partition has: look at [hpc] partition, options",
     "PartitionDown": "the partition is down",
     "PartitionInactive": "the partition takes no jobs now",
     "ReqNodeNotAvail": "the nodes it needs are down or reserved, for a maintenance perhaps",
@@ -22,9 +25,17 @@ SCHEDULER_WORDS = {
     "BadConstraints": "no node is as it asks for: look at [hpc] options",
     "Licenses": "it waits for a license",
     "BeginTime": "it may begin only later",
+    "DependencyNeverSatisfied": "the job that it waits for failed: look at [hpc] options",
     "Dependency": "it waits for another job",
 }
 """What beginnings of the scheduler's reasons mean; its own word is always shown."""
+
+OBSTACLES = (
+    *("QOS", "Assoc", "MaxMemPerLimit", "Invalid", "AccountNotAllowed", "BadConstraints"),
+    *("PartitionTimeLimit", "PartitionNodeLimit", "PartitionConfig", "JobHeld"),
+    "DependencyNeverSatisfied",
+)
+"""Beginnings of the scheduler's reasons that waiting alone will not, or may not, overcome."""
 
 NEXT = {
     "exit_code": "its script failed: `hpc-batch logs --stderr {name}` shows what it said",
@@ -38,6 +49,11 @@ NEXT = {
     "cancelled": "`hpc-batch retry {name}` if it was a mistake",
 }
 """What to do about an answer, by its reason."""
+
+
+def is_obstacle(reason: str | None) -> bool:
+    """Tell whether somebody has to do something before a pilot that waits for this can start."""
+    return bool(reason) and str(reason).startswith(OBSTACLES)
 
 
 def meaning(reason: str | None) -> str:

@@ -145,7 +145,7 @@ class Pass:
             self._serve()
         finally:
             self._disconnect()
-            self.ledger.end("cluster", "pilots")
+            self.ledger.end("cluster", "pilots", "queue")
             if self.ledger.code == 75 and self.ledger.lasts_s("cluster") > OUTAGE_S:
                 self.ledger.code = 69
             self.report.end(self.ledger.code, self.ledger.entries())
@@ -288,7 +288,7 @@ class Pass:
         """Have the cluster look after its pilots while published jobs are waiting for them."""
         waiting = any(r.phase == "PUBLISHED" for r in self.records)
         # The pass that collects the last job is the one that may see the end of a trouble.
-        concerned = waiting or self.ledger.lasts_s("pilots") > 0
+        concerned = waiting or any(self.ledger.lasts_s(what) > 0 for what in ("pilots", "queue"))
         if not concerned or self.connection is None:
             return
         try:
@@ -299,7 +299,8 @@ class Pass:
             self._lost(error)
             return
         self.report.pilots = [dict(p) for p in kept.pilots]
-        self.report.wait = wait_of(kept.pilots, kept.trouble, paused=self._paused)
+        wait = wait_of(kept.pilots, kept.trouble, paused=self._paused)
+        self.report.wait = wait
         for pilot in kept.submitted:
             log.info("pilot %s submitted", pilot)
         for job in kept.reaped:
@@ -309,6 +310,10 @@ class Pass:
         else:
             message = f"pilots: {kept.trouble.get('message')}"
             self.ledger.note("pilots", message, next_try=kept.trouble.get("next"))
+        if wait.obstacle:
+            self.ledger.note("queue", f"jobs wait for {wait.message}")
+        else:
+            self.ledger.over("queue")
 
     def _tidy_cluster(self) -> None:
         """Once a day, trash what no record knows any more."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpc_batch.reasons import is_obstacle, meaning
+
 
 @dataclass(frozen=True)
 class Wait:
@@ -15,6 +17,8 @@ class Wait:
     """One sentence."""
     held: bool = False
     """No pilot can be had for now: something is wrong."""
+    obstacle: bool = False
+    """The batch system has a pilot, and will not start it until somebody does something."""
 
 
 def wait_of(
@@ -27,10 +31,16 @@ def wait_of(
         where = sorted({str(p["node"]) for p in running if p.get("node")})
         return Wait("its turn: a pilot is at work" + (f" on {', '.join(where)}" if where else ""))
     if living:
-        one = living[0]
+        free = [p for p in living if not is_obstacle(p.get("reason"))]
+        one = (free or living)[0]
         known = f"{one['native_id']} " if one.get("native_id") else ""
         reason = f" ({one['reason']})" if one.get("reason") else ""
-        return Wait(f"a pilot: {known}is {one.get('state')} since {one.get('since')}{reason}")
+        means = f"; {meaning(one['reason'])}" if not free and meaning(one["reason"]) else ""
+        return Wait(
+            f"a pilot: {known}is {one.get('state')} since {one.get('since')}{reason}{means}",
+            held=not free,
+            obstacle=not free,
+        )
     if trouble is not None:
         message = f"a pilot: {trouble.get('message')}; the next try is at {trouble.get('next')}"
         return Wait(message, held=True)
