@@ -109,11 +109,15 @@ class Cluster:
         """Change something in Slurm, as the administrator."""
         return self.run("root", "scontrol " + shlex.join(words))
 
-    def stop_slurmctld(self, number: int = signal.SIGKILL) -> None:
-        """Signal the controller: SIGKILL ends it at once, SIGSTOP lets it stand still."""
+    def stop_slurmctld(self, number: int = signal.SIGTERM) -> None:
+        """Signal the controller: SIGTERM or SIGKILL ends it, SIGSTOP lets it stand still.
+
+        One that is killed forgets what happened in its last seconds, and may give numbers of jobs
+        to others.
+        """
         pid = self.path("/run/slurmctld.pid").read_text().strip()
         self.run("root", f"kill -{int(number)} {pid}")
-        if number == signal.SIGKILL:
+        if number in (signal.SIGTERM, signal.SIGKILL):
             self._wait(lambda: not self.path(f"/proc/{pid}").exists(), "slurmctld ends")
 
     def start_slurmctld(self) -> None:

@@ -70,6 +70,10 @@ class Site(World):
         mine = {p.name for p in self.workspace.glob("pilots/*")}
         return [job for job in self.cluster.queue(self.user) if job["comment"] in mine]
 
+    def slots_held(self) -> list[Path]:
+        """Return the pilots that hold a slot."""
+        return [path for path in self.workspace.glob("slots/*/*") if path.name != "free"]
+
     def wait(self, condition: Callable[[], Any], what: str, timeout: float = 60) -> None:
         """Wait, without making passes."""
         end = time.monotonic() + timeout
