@@ -25,7 +25,7 @@ ON_HPC = CHECKOUT / "on_hpc"
 
 LAYERS = {
     "errors": "errors",
-    "values": "config fitting jobfile plan reasons template waiting",
+    "values": "amounts config fitting jobfile plan reasons template waiting",
     "effects": (
         "answer bulk collecting connection crontab data_channel deployment description errand "
         "far_end hosts inputs intake lane node placing policy receiving record report restore "

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from hpc_batch import settling
+from hpc_batch.amounts import amount, span
 from hpc_batch.config import Config
 from hpc_batch.intake import look, unanswerable
 from hpc_batch.reasons import NEXT, meaning
@@ -107,7 +108,7 @@ class _Case:
         if age is None:
             why = "no pass has run yet"
         elif age > STALE:
-            why = f"no pass has run for {_span(age.total_seconds())}"
+            why = f"no pass has run for {span(age.total_seconds())}"
         else:
             return None
         return self._say(why, "`hpc-batch cron show`: is there a line? `hpc-batch pass` runs one")
@@ -161,7 +162,7 @@ class _Case:
             return self._say("it has settled; the next pass takes it", NOTHING)
         return self._say(
             f"it has not settled: {why}",
-            f"{NOTHING}, in at most {_span(left)}; end a job file with a line `...`, "
+            f"{NOTHING}, in at most {span(left)}; end a job file with a line `...`, "
             "or rename it into place, and it is taken at once",
         )
 
@@ -169,7 +170,7 @@ class _Case:
         inputs = [i for i in self._record().get("inputs", ()) if isinstance(i, Mapping)]
         size = sum(int(i["stamp"][0]) for i in inputs)
         if inputs:
-            self.evidence.append(f"{len(inputs)} inputs, {_bytes(size)}")
+            self.evidence.append(f"{len(inputs)} inputs, {amount(size)}")
         stuck = self._troubles("stuck stage_in", "stage ", "check ", "publish ")
         message = self.job.message or self._record().get("message")
         if message or stuck:
@@ -235,8 +236,8 @@ class _Case:
             )
         if need and len(left) == len(running) and max(left) < need:
             return self._say(
-                f"its time limit, {_span(need)} with grace, does not fit into what is left of the "
-                f"pilot's walltime, {_span(max(0, max(left)))}",
+                f"its time limit, {span(need)} with grace, does not fit into what is left of the "
+                f"pilot's walltime, {span(max(0, max(left)))}",
                 "nothing: the next pilot takes it; or a smaller --time-limit in its template",
             )
         return self._say("a pilot is running and has not come to it yet", NOTHING)
@@ -248,7 +249,7 @@ class _Case:
             self.evidence.append(f"this is attempt {self.job.attempts}")
         limit = self._description().get("time_limit")
         if limit:
-            self.evidence.append(f"its time limit is {_span(float(limit))}")
+            self.evidence.append(f"its time limit is {span(float(limit))}")
         return self._say(
             f"it has been running{where} since {since} ({self._ago(since)})",
             f"nothing; `hpc-batch logs -f {self.job.name.removesuffix('.job')}` shows what it says",
@@ -308,27 +309,9 @@ class _Case:
 
     def _ago(self, text: str | None) -> str:
         when = moment(text)
-        return f"{_span((self.now - when).total_seconds())} ago" if when else "unknown"
+        return f"{span((self.now - when).total_seconds())} ago" if when else "unknown"
 
 
 def _pilot(pilot: Mapping[str, Any]) -> str:
     """Return how people find a pilot: by the batch system's id."""
     return str(pilot.get("native_id") or pilot.get("pilot"))
-
-
-def _span(seconds: float) -> str:
-    """Return a length of time in at most two units."""
-    left = round(max(0.0, seconds))
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if left >= size or (unit == "s" and not parts):
-            parts.append(f"{left // size} {unit}")
-            left %= size
-    return " ".join(parts[:2])
-
-
-def _bytes(size: int) -> str:
-    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if size >= 1 << shift:
-            return f"{size / (1 << shift):.1f} {unit}"
-    return f"{size} bytes"

@@ -14,6 +14,7 @@ from typing import Any
 
 import hpc_cluster
 from hpc_batch import deployment, errand, far_end
+from hpc_batch.amounts import amount
 from hpc_batch.config import Config
 from hpc_batch.deployment import Found
 from hpc_batch.doctor.checks import Check, Subject, Verdict
@@ -182,7 +183,7 @@ def check_space(subject: Subject) -> Verdict:
     """Look at free bytes and inodes where the workspace is."""
     found = _checkup(subject)["workspace"]
     room, inodes = found["free_bytes"], found["free_inodes"]
-    shown = f"{room / (1 << 30):.1f} GiB free"
+    shown = f"{amount(room)} free"
     if inodes is not None:
         shown += f", {inodes} inodes"
     if room < LITTLE_BYTES or (inodes is not None and inodes < LITTLE_INODES):
