@@ -97,6 +97,19 @@ def test_an_open_trouble_is_the_reason(site: Config, state: str, what: str, why:
     assert why in explained(site, state, service={"trouble": trouble}).why
 
 
+def test_a_back_off_says_until_when(site: Config) -> None:
+    trouble = {"what": "pilots", "since": ago(60), "message": "refused", "next": "2030-01-01"}
+    assert "next try is at 2030-01-01" in explained(site, service={"trouble": [trouble]}).why
+
+
+def test_a_pilot_that_cannot_start_by_itself_needs_somebody(site: Config) -> None:
+    held = pilot(reason="PartitionTimeLimit")
+    found = explained(site, service={"pilots": [held]})
+    assert "[hpc] walltime" in found.why
+    assert "pilot cancel" in found.next
+    assert "Priority" in explained(site, service={"pilots": [held, pilot()]}).why
+
+
 def test_the_trouble_of_another_job_is_not(site: Config) -> None:
     other = Seen("y.job", "returning", id="f" * 8 + J[8:])
     trouble = [{"what": f"answer {other.id}", "since": ago(60), "message": "it broke"}]

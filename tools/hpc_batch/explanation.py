@@ -19,7 +19,7 @@ from hpc_batch import settling
 from hpc_batch.amounts import amount, span
 from hpc_batch.config import Config
 from hpc_batch.intake import look, unanswerable
-from hpc_batch.reasons import NEXT, meaning
+from hpc_batch.reasons import NEXT, is_obstacle, meaning
 from hpc_batch.status import STALE, Seen, Status, moment
 from hpc_cluster import files
 
@@ -197,7 +197,8 @@ class _Case:
         queued = [p for p in pilots if p.get("state") in ("queued", "submitted", "unknown")]
         if queued:
             self.evidence += troubles
-            return self._queued(queued[0])
+            free = [p for p in queued if not is_obstacle(p.get("reason"))]
+            return self._queued((free or queued)[0])
         if troubles:
             return self._say(
                 f"no pilot can be had: {troubles[0]}",
@@ -216,7 +217,12 @@ class _Case:
             reason = pilot.get("reason")
             means = f" ({meaning(reason)})" if meaning(reason) else ""
             why = f"the pilot {name} has been queued since {when}"
-            return self._say(f"{why}; the scheduler says {reason}{means}", NOTHING)
+            mend = (
+                "mend what keeps it; `hpc-batch pilot cancel` if it was asked for wrongly, and the "
+                "next pass submits another"
+            )
+            step = mend if is_obstacle(reason) else NOTHING
+            return self._say(f"{why}; the scheduler says {reason}{means}", step)
         if pilot.get("state") == "unknown":
             return self._say(
                 f"the scheduler does not say what the pilot {name} does, submitted {when}", NOTHING
@@ -275,7 +281,8 @@ class _Case:
 
     def _troubles(self, *beginnings: str) -> list[str]:
         return [
-            f"{trouble.get('message')} (since {trouble.get('since')})"
+            f"{trouble.get('message')} (since {trouble.get('since')}"
+            + (f"; the next try is at {trouble['next']})" if trouble.get("next") else ")")
             for trouble in self.service.get("trouble", ())
             if str(trouble.get("what")).startswith(beginnings)
             and self._concerns(str(trouble.get("what")))
