@@ -12,8 +12,10 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture
 def torque(site: Site) -> Site:
-    """A service host whose cluster is asked through qsub."""
-    site.change(hpc={"scheduler": "torque", "options": None})
+    """A service host whose cluster is asked through qsub; its workspace's name is no shell word."""
+    inside = f"{site.inside} it's & more"
+    site.change(hpc={"scheduler": "torque", "options": None}, hpc_env={"workspace": inside})
+    site.workspace = site.cluster.path(inside)
     return site
 
 

@@ -102,9 +102,9 @@ ARGV = {
         *[*MAIL, "-l", "place=excl", "-x"],
     ],
     "torque": [
-        *["qsub", "-N", SHORT, *QUIET, "-l"],
+        *["sh", "-c", 'cd "$0" && exec qsub "$@"', "/w", "-N", SHORT, *QUIET, "-l"],
         "walltime=01:00:01,nodes=1:ppn=1:gpus=2,mem=32gb,qos=high,place=excl",
-        *["-A", "acc", "-q", "gpu", *MAIL, "-x", "/w/script"],
+        *["-A", "acc", "-q", "gpu", *MAIL, "-x", "script"],
     ],
     "sge": [
         *["qsub", "-terse", "-N", f"hpcb01234567-0-{P}", "-S", "/bin/bash", "-r", "n"],

@@ -1,7 +1,8 @@
 """Torque: qsub, qstat, qdel as PBS has them, and as Slurm's wrappers imitate them.
 
 The wrappers differ from Torque where it matters. They read no script from standard input, so it
-lies in a file. Of several `-l` only the last counts, so there is one, and what the operator wrote
+lies in a file, and that is named without its folder, because they hand everything to a shell,
+unquoted. Of several `-l` only the last counts, so there is one, and what the operator wrote
 into `options` is merged into it. Without `-v` the whole environment goes over. They know no JSON
 and no XML, and have no option for a warning signal: the script asks Slurm for it in a line that is
 a comment to Torque. And what sbatch complains of arrives on standard output.
@@ -27,6 +28,9 @@ from hpc_cluster.batch import (
 from hpc_cluster.batch.pbs import Pbs, account_and_queue, quiet
 from hpc_cluster.batch.slurm import Slurm
 
+IN_FOLDER = 'cd "$0" && exec qsub "$@"'
+"""For a shell whose $0 is the folder of the script."""
+
 WRAPPED = "There was an error running the Slurm sbatch command."
 
 
@@ -36,13 +40,21 @@ class Torque(Pbs):
     def submit(self, request: Request) -> Command:
         """Return the qsub command and its script for a file beside the log."""
         wishes = {key: value for key, value in request.options if value}
-        path = os.path.join(os.path.dirname(request.log), "script")
+        folder = os.path.dirname(request.log)
         wanted, extra = _resources(request.extra)
         resources = [f"walltime={hours(request.walltime_s)}", *_needs(wishes), *wanted]
-        argv = ["qsub", "-N", nonce.short_name(request.pilot), *quiet(request)]
-        argv += ["-l", ",".join(resources), *account_and_queue(wishes), *extra, path]
+        argv = [
+            "sh",
+            "-c",
+            IN_FOLDER,
+            folder,
+            "-N",
+            nonce.short_name(request.pilot),
+            *quiet(request),
+        ]
+        argv += ["-l", ",".join(resources), *account_and_queue(wishes), *extra, "script"]
         ask = f"#SBATCH --signal=B:USR1@{request.warning_s}"
-        return Command(tuple(argv), script(request, ask, *unaided(request)), path)
+        return Command(tuple(argv), script(request, ask, *unaided(request)), f"{folder}/script")
 
     def submitted(self, captured: Captured) -> Answer:
         """Return submitted, refused or unclear; of a wrapper, what Slurm's dialect makes of it."""
