@@ -4,6 +4,10 @@ When submissions are refused, or pilots die before they claim anything, the next
 30, 60 minutes. The failures in a row and the last reason are kept in `pilots/trouble`; its mtime,
 by the file server's clock, is when the last one was. The first pilot that works and was submitted
 after that ends it.
+
+A failure that says nothing about pilots is a passing one: the batch system could not be reached, or
+somebody cancelled a pilot that had not begun. Such failures alone never make anyone wait longer
+than a minute.
 """
 
 import os
@@ -15,12 +19,16 @@ from hpc_cluster.spool import Spool
 DELAYS_S = (0.0, 60.0, 900.0, 1800.0, 3600.0)
 """Waiting after the first, second, … failure in a row."""
 
+PASSING = 2
+"""Passing failures are counted no further: DELAYS_S[PASSING - 1] is the longest wait for them."""
 
-def note(spool: Spool, what: str, message: str) -> None:
+
+def note(spool: Spool, what: str, message: str, *, passing: bool = False) -> None:
     """Count one more failure in a row: of a submission (`submit`) or of a pilot (`pilot`)."""
     before = read(spool)
+    failures = int(before.get("failures", 0))
     now = {
-        "failures": int(before.get("failures", 0)) + 1,
+        "failures": max(failures, min(failures + 1, PASSING)) if passing else failures + 1,
         "what": what,
         "message": message,
         "since": before.get("since", clock.iso()),

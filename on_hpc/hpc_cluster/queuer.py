@@ -104,7 +104,7 @@ def _submit_one(spool: Spool, policy: Policy, name: str, slot: int) -> bool:
     reason = {"dead": f"refused: {answer.message}", "ended": clock.iso()}
     pilot.write(spool, name, reason, "dead.json")
     slots.free(spool, slot, name)
-    backoff.note(spool, "submit", answer.message)
+    backoff.note(spool, "submit", answer.message, passing=answer.passing)
     return False
 
 
@@ -115,7 +115,7 @@ def _request(spool: Spool, policy: Policy, name: str, slot: int) -> batch.Reques
     argv += ["--linger", f"{policy.linger:g}", "--walltime", str(policy.walltime)]
     if policy.gpuram is not None:
         argv += ["--gpuram", f"{policy.gpuram:g}"]
-    if policy.wants_gpu:
+    if policy.wants_gpu and policy.scheduler != "local":  # which gives no resources
         argv.append("--gpu")
     if policy.successor:
         argv.append("--successor")

@@ -49,7 +49,8 @@ def bury(spool: Spool, one: Seen) -> None:
         where = f" on {info['host']}" if info.get("host") else ""
         last = info.get("trouble") or batch.last_lines(_log(spool, name))
         words = f"pilot {name} ended{where} before it claimed a job: {one.dead}"
-        backoff.note(spool, "pilot", words + (f" ({last})" if last else ""))
+        cancelled = not info.get("started") and (reason or "").startswith("CANCELLED")
+        backoff.note(spool, "pilot", words + (f" ({last})" if last else ""), passing=cancelled)
 
 
 def _log(spool: Spool, name: str) -> str:

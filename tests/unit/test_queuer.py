@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from workshop import ON_HPC, SESSION, Workshop, wait_until
 
-from hpc_cluster import batch, clock, files, pilot, slots
+from hpc_cluster import batch, clock, files, pilot, reaping, slots
+from hpc_cluster.lookout import Seen
 from hpc_cluster.policy import Policy, PolicyError
 
 FAKEBIN = Path(__file__).parent.parent / "fakebin"
@@ -304,6 +305,28 @@ def test_an_unreachable_controller_is_a_refusal(shop, slurm):
     shop.job("#!/bin/sh\n")
     assert "connect failure" in shop.keep(scheduler="slurm")["trouble"]["message"]
     assert slots.holders(shop.spool) == {}
+
+
+def test_an_unreachable_controller_is_asked_again_every_minute(shop, slurm):
+    slurm.behave(sbatch="away")
+    job = shop.job("#!/bin/sh\n")
+    for _ in range(5):
+        shop.keep(scheduler="slurm")
+        backdate(trouble_path(shop), 61)
+    slurm.behave()
+    assert len(shop.keep(scheduler="slurm")["submitted"]) == 1
+    wait_until(lambda: shop.done() == {job: "ok"})
+
+
+def test_pilots_that_are_cancelled_while_they_wait_say_nothing_about_pilots(shop, slurm):
+    slurm.behave(sbatch="hold")
+    shop.job("#!/bin/sh\n")
+    for _ in range(5):
+        [name] = shop.keep(scheduler="slurm")["submitted"]
+        state = batch.PilotState(batch.ENDED, slurm.jobs()[-1]["id"], "CANCELLED")
+        reaping.bury(shop.spool, Seen(pilot.read(shop.spool, name), state, "it was cancelled"))
+        backdate(trouble_path(shop), 61)
+    assert "it was cancelled" in shop.keep(scheduler="slurm")["trouble"]["message"]
 
 
 @pytest.mark.parametrize("how", ["ghost", "mute"])

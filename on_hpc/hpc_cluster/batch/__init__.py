@@ -71,6 +71,8 @@ class Refused(NamedTuple):
 
     message: str
     """Its own words."""
+    passing: bool = False
+    """It could not even be reached: that says nothing about the request."""
 
 
 class Unclear(NamedTuple):
@@ -178,7 +180,7 @@ def acknowledgement(program: str, captured: Captured, signs: Signs) -> Answer:
     if captured.rc == NOT_FOUND:
         return Refused(f"{program} cannot be started: {said}")
     if any(text in captured.stderr for text in signs.certain):
-        return Refused(said)
+        return Refused(said, passing=True)
     if any(text in captured.stderr for text in signs.lost):
         return Unclear(said)
     if re.search("(?m)" + signs.refused, captured.stderr):
