@@ -18,20 +18,20 @@ and so does SIGUSR2, which Grid Engine and LSF send before they kill.
 
 import argparse
 import os
-import select
 import signal
 import sys
-from types import FrameType
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from hpc_cluster import batch, clock, files, inspection, pilot
 from hpc_cluster.attempt import Attempt, Context
 from hpc_cluster.batch.local import native_id
+from hpc_cluster.bell import Bell
 from hpc_cluster.claims import Claims, Pace
 from hpc_cluster.errors import ClusterError
 from hpc_cluster.guard import Guard
 from hpc_cluster.heartbeat import STALE_BEATS, Heartbeat
 from hpc_cluster.spool import Spool
+from hpc_cluster.statement import Statement, log
 from hpc_cluster.ticket import is_random
 from hpc_cluster.walltime import GRACE_S, MARGIN_S, Walltime
 
@@ -97,16 +97,15 @@ class Runner:
         self._slot: Optional[int] = None
         self._batch = "local"
         self._slot_misses = 0
-        self._said: Dict[str, Any] = {}
+        self._statement = Statement(self.spool, options.pilot)
         self._kill_at: Optional[float] = None
-        self._signals: List[int] = []
         self._claims = Claims(self.spool, options.pilot, self.walltime)
+        self._finished = 0
         self._ran_s = 0.0
         self._troubles = 0
         self._resume_at = 0.0
         self._idle_since: Optional[float] = None
         self._cancel_at = self._list_at = self._estimate_at = 0.0
-        self._wake_read, self._wake_write = os.pipe()
 
     def run(self) -> int:
         """Drain the spool; return the exit code."""
@@ -120,7 +119,7 @@ class Runner:
             return 1
         known = pilot.read(self.spool, name)
         self._slot, self._batch = known.get("slot"), known.get("batch", "local")
-        self._say(
+        self._statement.say(
             host=clock.node(),
             pid=os.getpid(),
             native_id=self.native_id,
@@ -136,12 +135,12 @@ class Runner:
         self.trouble = self._inspect()
         if self.trouble is None:
             self._drain()
-        self._say(closed=clock.iso(), trouble=self.trouble, running=[])
+        self._statement.say(closed=clock.iso(), trouble=self.trouble, running=[])
         log("closed" + (f": {self.trouble}" if self.trouble else ""))
         return 1 if self.trouble else 0
 
     def _drain(self) -> None:
-        self._listen()
+        self.bell = Bell((signal.SIGUSR1, *STOPS))
         self.guard = Guard(STALE_BEATS * self.options.beat)
         path = files.join(self._folder, "heartbeat")
         self.heartbeat = Heartbeat(path, self.options.pilot, self.options.beat, self.guard)
@@ -152,7 +151,7 @@ class Runner:
             self.native_id,
             self.walltime,
             self.guard,
-            self._wake,
+            self.bell.ring,
         )
         log(f"started on {clock.node()} as {self.native_id}")
         failures = 0
@@ -169,7 +168,7 @@ class Runner:
                     if failures > TROUBLES and (not self.attempts or self._is_too_late()):
                         self.trouble = str(error)
                         return
-                self._sleep()
+                self.bell.sleep(LOOK_S)
         finally:
             self.heartbeat.end()
             self.guard.close()
@@ -188,32 +187,9 @@ class Runner:
 
     # ---- what comes from outside -------------------------------------------------------------
 
-    def _listen(self) -> None:
-        """Let signals and threads wake the loop."""
-
-        def note(number: int, frame: Optional[FrameType]) -> None:
-            self._signals.append(number)
-
-        for end in (self._wake_read, self._wake_write):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(self._wake_write)
-        for number in (signal.SIGUSR1, *STOPS, signal.SIGCHLD):
-            signal.signal(number, note)
-
-    def _wake(self) -> None:
-        try:
-            os.write(self._wake_write, b"w")
-        except BlockingIOError:
-            return  # it is full of reasons to wake already
-
-    def _sleep(self) -> None:
-        if select.select([self._wake_read], [], [], LOOK_S)[0]:
-            os.read(self._wake_read, 1 << 12)
-
     def _heed_signals(self) -> None:
         now = clock.monotonic()
-        while self._signals:
-            number = self._signals.pop(0)
+        for number in self.bell.signals():
             if number in STOPS:
                 self._stop("asked to stop", now + self._term_s)
             elif number == signal.SIGUSR1 and self.walltime.last_s is None:
@@ -292,7 +268,7 @@ class Runner:
         for attempt, ours in zip(ends, moved):
             log(f"finish {attempt.ticket.name} {attempt.reason}" + ("" if ours else ": lost"))
             self._troubles = 0
-            self._said["finished"] += 1
+            self._finished += 1
             self._ran_s += attempt.ran_s
         for attempt in over:
             outcome = attempt.outcome
@@ -324,7 +300,7 @@ class Runner:
         self._claims.avoid(job)
         self._resume_at = clock.monotonic() + self._troubles * self.options.beat / 3
         log(f"trouble: {trouble}")
-        self._say(trouble=trouble)
+        self._statement.say(trouble=trouble)
         if self._troubles >= TROUBLES and not self.stopping:
             self.trouble = self.stopping = trouble
 
@@ -339,26 +315,20 @@ class Runner:
             log(f"claim {ticket.name}")
             self.attempts.append(Attempt(self._context, ticket))
         if claimed:
-            self._said["claimed"] = self._claims.claimed
             self._tell_jobs()
 
     def _tell_what_is_left(self) -> None:
         """Show what this pilot will not do: whoever looks after the pilots counts on others."""
-        now, outlasted = clock.monotonic(), self._said["outlasted"]
+        now, outlasted = clock.monotonic(), self._statement["outlasted"]
         if self.options.successor and now >= self._estimate_at:
             self._estimate_at = now + self.options.beat
             running = [(attempt.ticket, attempt.ran_s) for attempt in self.attempts]
             ran_s = self._ran_s + sum(seconds for _, seconds in running)
-            pace = Pace(ran_s, self._said["finished"] + len(running))
+            pace = Pace(ran_s, self._finished + len(running))
             outlasted = self._claims.outlasts(running, pace, self.options.slots)
-        known = {
-            "stopping": self.stopping or None,
-            "leaves": self._claims.leaves,
-            "outlasted": outlasted,
-        }
-        if any(self._said[key] != value for key, value in known.items()):
-            self._said.update(known)
-            self._write(pilot.show)
+        self._statement.show(
+            stopping=self.stopping or None, leaves=self._claims.leaves, outlasted=outlasted
+        )
 
     # ---- the end -----------------------------------------------------------------------------
 
@@ -378,29 +348,21 @@ class Runner:
         if now < self._idle_since + self.options.linger and not self._claims.leaves:
             return False
         # Whoever publishes after this line sees it, and does not count on this pilot.
-        self._say(closing=clock.iso())
+        self._statement.say(closing=clock.iso())
         if not self._claims.is_work_left():
             return True
-        self._say(closing=None)
+        self._statement.say(closing=None)
         return False
 
-    # ---- saying what is ----------------------------------------------------------------------
+    # ---- the rest ----------------------------------------------------------------------------
 
     def _tell_jobs(self) -> None:
-        """Show in runner.json which jobs run; a power cut may forget it."""
-        self._said["running"] = sorted(a.ticket.job for a in self.attempts)
-        self._write(pilot.show)
-
-    def _say(self, **changes: Any) -> None:
-        """Rewrite runner.json durably; that it cannot be written stops nobody."""
-        self._said.update(changes)
-        self._write(pilot.tell)
-
-    def _write(self, how: Callable[[Spool, str, Dict[str, Any]], None]) -> None:
-        try:
-            how(self.spool, self.options.pilot, self._said)
-        except OSError as error:
-            log(f"cannot write runner.json: {error.strerror}")
+        """Show which jobs run, and how many were claimed and finished."""
+        self._statement.show(
+            claimed=self._claims.claimed,
+            finished=self._finished,
+            running=sorted(attempt.ticket.job for attempt in self.attempts),
+        )
 
     def _inspect(self) -> Optional[str]:
         """Return why nothing may be claimed here; None when this node can run jobs."""
@@ -416,18 +378,10 @@ class Runner:
             warning = inspection.container_warning()
             if warning is not None:
                 log(f"warning: {warning}")
-                self._say(warnings=[warning])
+                self._statement.say(warnings=[warning])
                 if inspection.needs_container_program(self.spool):
                     problem = f"{warning}, and jobs need one"
         return problem
-
-
-def log(line: str) -> None:
-    """Print one line about one transition; a full disk must not stop the pilot."""
-    try:
-        print(clock.iso(), line, flush=True)
-    except OSError:
-        return
 
 
 def main(argv: Optional[List[str]] = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from hpc_cluster import backoff, clock, pilot, slots
 from hpc_cluster.spool import Spool
 
 FAKEBIN = Path(__file__).parent.parent / "fakebin"
-P = "a" * 16
+P = secrets.token_hex(8)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from hpc_cluster.lookout import Seen
 from hpc_cluster.policy import Policy, PolicyError
 
 FAKEBIN = Path(__file__).parent.parent / "fakebin"
-P = "a" * 16
+P = secrets.token_hex(8)
 
 
 @pytest.fixture

@@ -224,7 +224,11 @@ def _troubles(seen: Status, now: datetime) -> Iterator[str]:
     elif seen.service is None and not seen.hidden:
         yield "no pass has run yet"
     for trouble in service.get("trouble", []):
-        yield f"since {trouble.get('since')}: {trouble.get('message')}"
+        then = f"; the next try is at {trouble['next']}" if trouble.get("next") else ""
+        yield f"since {trouble.get('since')}: {trouble.get('message')}{then}"
+    for pilot in service.get("pilots", []):
+        for warning in pilot.get("warnings") or []:
+            yield f"pilot {pilot.get('pilot')}: {warning}"
 
 
 def _until(paused: Mapping[str, Any]) -> str:
