@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -11,8 +12,8 @@ from workshop import INSTANCE, SESSION, WORD, Workshop, group_lives, wait_until
 
 from hpc_cluster import files, pilot
 
-P = "a" * 16
-Q = "b" * 16
+P = secrets.token_hex(8)
+Q = secrets.token_hex(8)
 
 
 @pytest.fixture

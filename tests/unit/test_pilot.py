@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from hpc_cluster.pilot import LEASE_S, STILL_S, Observation
 from hpc_cluster.spool import Spool
 from hpc_cluster.walltime import Walltime
 
-P = "a" * 16
+P = secrets.token_hex(8)
 ON_HPC = Path(pilot.__file__).parent.parent
 
 

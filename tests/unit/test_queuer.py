@@ -180,9 +180,13 @@ def test_a_local_pilot_is_found_by_its_nonce_alone(shop):
     [name] = shop.keep(prologue="sleep 0.5\n")["submitted"]
     known = pilot.read(shop.spool, name)["native_id"]
     dialect = batch.dialect("local")
-    for _ in range(2):  # in its prologue, and when the runner runs
+
+    def found():
         listed = dialect.listed(batch.run(dialect.query([batch.Wanted(name, "x", None)])))
-        assert listed[name].native_id == known
+        return name in listed and listed[name].native_id == known
+
+    for _ in range(2):  # in its prologue, and when the runner runs
+        wait_until(found)
         wait_until(lambda: pilot.read(shop.spool, name).get("claimed"))
     nobody = dialect.listed(batch.run(dialect.query([batch.Wanted("c" * 16, "x", None)])))
     assert nobody == {}
