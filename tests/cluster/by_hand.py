@@ -30,7 +30,7 @@ known_hosts = {folder}/known_hosts
 
 [hpc]
 scheduler = slurm
-walltime = 30m
+walltime = 1h
 options = --mem-per-cpu=100
 
 [pilot]
