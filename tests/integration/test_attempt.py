@@ -6,10 +6,11 @@ import os
 import time
 from pathlib import Path
 
+from workshop import Workshop
+
 from hpc_cluster.attempt import Attempt, Context
 from hpc_cluster.guard import Guard
 from hpc_cluster.walltime import Walltime
-from workshop import Workshop
 
 PILOT = "9" * 16
 
