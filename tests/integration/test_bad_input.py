@@ -355,6 +355,18 @@ def test_a_cancel_of_a_job_that_waits_on_the_cluster(here: World) -> None:
     assert answers["second"]["reason"] == "cancelled"
 
 
+def test_a_cancel_that_comes_too_late_does_not_hit_a_later_drop_of_that_name(here: World) -> None:
+    here.drop_quick("thing")
+    here.sweep()
+    here.wait_for_tickets(1)
+    (here.dropbox / "thing.job.cancel").touch()
+    assert here.until("thing")["thing"]["status"] == "ok"
+    assert not (here.dropbox / "thing.job.cancel").exists()
+    here.finished("thing").unlink()
+    here.drop_quick("thing")
+    assert here.until("thing")["thing"]["status"] == "ok"
+
+
 def test_a_cancel_after_the_answer_cancels_nothing_and_is_removed(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

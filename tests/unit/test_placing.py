@@ -33,7 +33,7 @@ def test_outputs_are_placed_over_what_stood_there(tmp_path: Path) -> None:
     record = collected(tmp_path, ["a.txt", "b.txt"], ["b.txt"])
     placing.place(record)
     assert contents(tmp_path) == {"a.txt": "new a.txt", "b.txt": "new b.txt"}
-    placing.tidy(record)
+    placing.tidy(record, placed=True)
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"]
 
 
@@ -58,7 +58,7 @@ def test_a_folder_at_a_destination_stops_placing_before_anything_is_renamed(tmp_
     with pytest.raises(IsADirectoryError):
         placing.place(record)
     placing.unplace(record)
-    placing.tidy(record)
+    placing.tidy(record, placed=False)
     assert (tmp_path / "a.txt").read_text() == "old a.txt"
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"]
 
@@ -75,9 +75,35 @@ def test_unplacing_puts_everything_back_wherever_placing_stopped(
         os.rename(placing.temporary(record, number, 2), target.path)
     placing.unplace(record)
     placing.unplace(record)
-    placing.tidy(record)
+    placing.tidy(record, placed=False)
     assert contents(tmp_path) == {"a.txt": "old a.txt", "c.txt": "old c.txt"}
     assert len(os.listdir(tmp_path)) == 2
+
+
+def test_unplacing_removes_ours_where_the_owner_had_removed_the_old_one(tmp_path: Path) -> None:
+    record = collected(tmp_path, ["a.txt", "b.txt"], ["a.txt"])
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "held").write_text("keeps the inode apart")
+    os.unlink(placing.temporary(record, 1, 2))
+    with pytest.raises(FileNotFoundError):
+        placing.place(record)
+    assert contents(tmp_path)["a.txt"] == "new a.txt"
+    placing.unplace(record)
+    assert set(contents(tmp_path)) == {"held"}
+
+
+def test_what_cannot_be_put_back_now_is_kept_and_put_back_later(tmp_path: Path) -> None:
+    record = collected(tmp_path, ["a.txt", "b.txt"], ["a.txt"])
+    placing.place(record)
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(IsADirectoryError):
+        placing.unplace(record)
+    assert not (tmp_path / "b.txt").exists()
+    placing.tidy(record, placed=False)
+    (tmp_path / "a.txt").rmdir()
+    placing.unplace(record)
+    assert contents(tmp_path) == {"a.txt": "old a.txt"}
 
 
 def test_unplacing_leaves_a_file_that_is_not_ours(tmp_path: Path) -> None:

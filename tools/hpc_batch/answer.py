@@ -72,13 +72,27 @@ class Answers:
             nodes[f"{record.id}/answer.json"] = decided
         self._records.save_all([r.enter("UNPLACING") for r in failed], nodes)
 
-    def unplace(self, batch: Iterable[Record]) -> None:
-        """UNPLACING to ANSWERING: put everything back."""
-        undone = []
+    def unplace(self, batch: Iterable[Record]) -> dict[str, str]:
+        """UNPLACING to ANSWERING: put everything back. Returns what is stuck."""
+        undone, stuck = [], {}
         for record in batch:
-            placing.unplace(record)
-            undone.append(record.enter("ANSWERING"))
+            try:
+                placing.unplace(record)
+                undone.append(record.enter("ANSWERING"))
+            except OSError as error:
+                text = f"what stood there cannot be put back: {error.strerror}"
+                stuck[record.id] = f"{text}: {error.filename!r}"
         self._records.save_all(undone)
+        return stuck
+
+    def give_up_unplacing(self, batch: Sequence[Record]) -> None:
+        """UNPLACING to ANSWERING: what cannot be put back stays beside its place, and we say so."""
+        nodes = {}
+        for record in batch:
+            decided = self._records.read_json(record.id, "answer.json")
+            decided["message"] = f"{decided['message']}; {record.message}"
+            nodes[f"{record.id}/answer.json"] = decided
+        self._records.save_all([r.enter("ANSWERING") for r in batch], nodes)
 
     def answer(self, batch: Iterable[Record]) -> dict[str, str]:
         """ANSWERING to CLEANING: the one rename to NAME.job.finished. Returns what is stuck."""
@@ -126,9 +140,11 @@ class Answers:
 
     def _rename(self, record: Record, stuck: dict[str, str]) -> bool:
         target = self._intake.drop_path(record, ".finished")
-        with contextlib.suppress(OSError):
-            # RACE: none; information only, and its name may even be too long to exist.
-            files.unlink(self._intake.drop_path(record, ".submitted"))
+        for ending in (".submitted", ".cancel"):
+            with contextlib.suppress(OSError):
+                # RACE: a cancel that came too late must not hit a later drop of this name. Of both
+                # the name may be too long to exist.
+                files.unlink(self._intake.drop_path(record, ending))
         try:
             move_aside(target)
             files.rename(self._state.of_job(record.id, "answer"), target)
@@ -154,8 +170,8 @@ class Answers:
         done = [r for r in batch if r.id in gone]
         lines = []
         for record in done:
-            placing.tidy(record)
             decided = self._records.read_json(record.id, "answer.json")
+            placing.tidy(record, placed=decided is not None and decided["status"] == "ok")
             if decided is not None:
                 lines.append(history_line(record, decided))
             for kind in ("cancel", "submitted", "drop"):

@@ -65,31 +65,38 @@ def place(record: Record) -> None:
 
 
 def unplace(record: Record) -> None:
-    """UNPLACING to ANSWERING: put back what stood there, and remove what is ours."""
+    """UNPLACING to ANSWERING: put back what stood there, and remove what is ours.
+
+    Raises OSError where that fails, after all else was tried; then the step is repeated.
+    """
+    failed: OSError | None = None
     for number, target in enumerate(record.targets):
         old = _beside(record, number, "old")
-        if files.exists(old):
-            # rename does nothing when both names are the same file: then only one is wanted.
-            with contextlib.suppress(OSError):
+        try:
+            if files.exists(old):
                 files.rename(old, target.path)
+                # rename does nothing when both names are the same file: only one is wanted.
                 files.unlink(old)
-        elif not target.existed and _inode(target.path) == target.inode:
-            with contextlib.suppress(OSError):
+            elif _inode(target.path) == target.inode:
                 files.unlink(target.path)
+        except OSError as error:
+            failed = error
         with contextlib.suppress(OSError):
             files.unlink(temporary(record, number, record.attempt))
     for folder in {os.path.dirname(t.path) for t in record.targets}:
         with contextlib.suppress(OSError):
             files.sync_folder(folder)
+    if failed is not None:
+        raise failed
 
 
-def tidy(record: Record) -> None:
-    """Remove everything of this job that is left beside its destinations."""
+def tidy(record: Record, *, placed: bool) -> None:
+    """Remove what is left of this job beside its destinations; what stood there, once `placed`."""
     for folder in {os.path.dirname(t.path) for t in record.targets}:
         prefix = f".hpcb-{record.id}-"
         with contextlib.suppress(OSError):
             for name in os.listdir(folder):
-                if name.startswith(prefix):
+                if name.startswith(prefix) and (placed or not name.endswith(".old")):
                     files.unlink(os.path.join(folder, name))
 
 

@@ -212,7 +212,8 @@ class Steps:
 
     def unplace(self, batch: list[Record]) -> None:
         """UNPLACING to ANSWERING."""
-        self._answers.unplace(batch)
+        expired = self._note_stuck(self._answers.unplace(batch), None)
+        self._answers.give_up_unplacing(expired)
 
     def place(self, batch: list[Record]) -> None:
         """PLACING to ANSWERING or UNPLACING."""
@@ -220,7 +221,7 @@ class Steps:
         expired = self._note_stuck(stuck, None)
         self._answers.begin_unplacing(expired)
         if failed or expired:
-            self._answers.unplace([self._records[r.id] for r in (*failed, *expired)])
+            self.unplace([self._records[r.id] for r in (*failed, *expired)])
 
     def answer(self, batch: list[Record]) -> None:
         """ANSWERING to CLEANING."""
