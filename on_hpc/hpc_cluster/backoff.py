@@ -5,6 +5,9 @@ When submissions are refused, or pilots die before they claim anything, the next
 by the file server's clock, is when the last one was. The first pilot that works and was submitted
 after that ends it.
 
+The waiting is for pilots like those that failed: where the operator has changed what pilots are
+submitted with (`Policy.recipe`), the next one is submitted at once.
+
 A failure that says nothing about pilots is a passing one: the batch system could not be reached, or
 somebody cancelled a pilot that had not begun. Such failures alone never make anyone wait longer
 than a minute.
@@ -23,7 +26,13 @@ PASSING = 2
 """Passing failures are counted no further: DELAYS_S[PASSING - 1] is the longest wait for them."""
 
 
-def note(spool: Spool, what: str, message: str, *, passing: bool = False) -> None:
+RECIPES = 16
+"""So many recipes that failed are remembered, the latest ones."""
+
+
+def note(
+    spool: Spool, what: str, message: str, recipe: Optional[str], *, passing: bool = False
+) -> None:
     """Count one more failure in a row: of a submission (`submit`) or of a pilot (`pilot`)."""
     before = read(spool)
     failures = int(before.get("failures", 0))
@@ -32,6 +41,7 @@ def note(spool: Spool, what: str, message: str, *, passing: bool = False) -> Non
         "what": what,
         "message": message,
         "since": before.get("since", clock.iso()),
+        "recipes": [r for r in before.get("recipes", ()) if r != recipe][1 - RECIPES :] + [recipe],
     }
     files.replace(_path(spool), files.to_json(now), f".{os.urandom(4).hex()}.new")
 
@@ -49,10 +59,11 @@ def forget(spool: Spool, working: Iterable[str]) -> None:
         return
 
 
-def wait_s(spool: Spool) -> float:
-    """Return for how long nothing may be submitted; 0 or less: not at all."""
-    failures = int(read(spool).get("failures", 0))
-    if not failures:
+def wait_s(spool: Spool, recipe: str) -> float:
+    """Return for how long no pilot of a recipe may be submitted; 0 or less: not at all."""
+    found = read(spool)
+    failures, failed_ones = int(found.get("failures", 0)), found.get("recipes", [None])
+    if not failures or not (recipe in failed_ones or None in failed_ones):
         return 0.0
     try:
         failed = os.stat(_path(spool)).st_mtime
@@ -72,12 +83,12 @@ def read(spool: Spool) -> Dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def shown(spool: Spool) -> Optional[Dict[str, Any]]:
+def shown(spool: Spool, recipe: str) -> Optional[Dict[str, Any]]:
     """Return the trouble as the report shows it: what, message, since, and when it goes on."""
     found = read(spool)
     if not found:
         return None
-    left = max(0.0, wait_s(spool))
+    left = max(0.0, wait_s(spool, recipe))
     return {
         "what": found.get("what"),
         "message": found.get("message"),

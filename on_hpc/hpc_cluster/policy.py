@@ -1,5 +1,6 @@
 """The policy: what the operator wants of pilots, as it travels from the configuration."""
 
+import hashlib
 import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
@@ -49,6 +50,13 @@ class Policy(NamedTuple):
     """False: only observe, and take tickets from dead pilots."""
     python: str = "python3"
     """The Python that runs pilots."""
+
+    @property
+    def recipe(self) -> str:
+        """What tells pilots of one making from others: a digest of what they are submitted with."""
+        made_of = [getattr(self, key) for key in (*OPTIONS, "scheduler", "walltime", "options")]
+        text = repr([*made_of, self.prologue, self.gpuram, self.python])
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
     def wants_gpu(self) -> bool:

@@ -52,7 +52,7 @@ def keep(spool: Spool, wishes: Dict[str, Any]) -> Dict[str, Any]:
         "pilots": [lookout.report(one) for one in living],
         "submitted": submitted,
         "reaped": reaped,
-        "trouble": backoff.shown(spool),
+        "trouble": backoff.shown(spool, policy.recipe),
     }
 
 
@@ -61,7 +61,7 @@ def _submit(spool: Spool, policy: Policy, living: List[Seen]) -> List[str]:
     submitted: List[str] = []
     busy = len(spool.tickets("running"))
     wanted = demand(policy, waiting(spool, policy), busy, living)
-    while len(submitted) < wanted.more and backoff.wait_s(spool) <= 0:
+    while len(submitted) < wanted.more and backoff.wait_s(spool, policy.recipe) <= 0:
         name = os.urandom(8).hex()
         slot = slots.take(spool, wanted.slots, name)
         if slot is None or not _submit_one(spool, policy, name, slot):
@@ -91,7 +91,13 @@ def submit(spool: Spool, wishes: Dict[str, Any], name: str) -> Dict[str, Any]:
 
 def _submit_one(spool: Spool, policy: Policy, name: str, slot: int) -> bool:
     """Submit one pilot for a slot that it holds; tell whether the batch system may have it."""
-    info = {"slot": slot, "native_id": None, "batch": policy.scheduler, "submitted": clock.iso()}
+    info = {
+        "slot": slot,
+        "native_id": None,
+        "batch": policy.scheduler,
+        "recipe": policy.recipe,
+        "submitted": clock.iso(),
+    }
     pilot.make(spool, name, info)
     dialect = batch.dialect(policy.scheduler)
     answer = dialect.submitted(batch.run(dialect.submit(_request(spool, policy, name, slot))))
@@ -104,7 +110,7 @@ def _submit_one(spool: Spool, policy: Policy, name: str, slot: int) -> bool:
     reason = {"dead": f"refused: {answer.message}", "ended": clock.iso()}
     pilot.write(spool, name, reason, "dead.json")
     slots.free(spool, slot, name)
-    backoff.note(spool, "submit", answer.message, passing=answer.passing)
+    backoff.note(spool, "submit", answer.message, policy.recipe, passing=answer.passing)
     return False
 
 

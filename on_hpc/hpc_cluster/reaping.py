@@ -50,7 +50,8 @@ def bury(spool: Spool, one: Seen) -> None:
         last = info.get("trouble") or batch.last_lines(_log(spool, name))
         words = f"pilot {name} ended{where} before it claimed a job: {one.dead}"
         cancelled = not info.get("started") and (reason or "").startswith("CANCELLED")
-        backoff.note(spool, "pilot", words + (f" ({last})" if last else ""), passing=cancelled)
+        words += f" ({last})" if last else ""
+        backoff.note(spool, "pilot", words, info.get("recipe"), passing=cancelled)
 
 
 def _log(spool: Spool, name: str) -> str:

@@ -245,6 +245,25 @@ def test_a_refusal_reaches_the_operator_once_and_the_job_says_what_it_waits_for(
     assert here.status()["trouble"] == []
 
 
+def test_a_mended_configuration_does_not_wait_out_the_back_off(
+    here: World, slurm: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.configure(hpc={"scheduler": "slurm", "account": "nobody"})
+    monkeypatch.setenv("FAKE_SUBMIT", "refuse")
+    here.drop_copy("one")
+    for _ in range(4):
+        here.sweep()
+    path = here.workspace / "pilots" / "trouble"
+    assert json.loads(path.read_text())["failures"] == 2  # and the next try is in a minute
+    monkeypatch.setenv("FAKE_SUBMIT", "")
+    here.sweep()
+    assert slurm() == []
+    here.configure(hpc={"scheduler": "slurm", "account": "somebody"})
+    here.sweep()
+    assert len(slurm()) == 1
+    assert here.until("one")["one"]["status"] == "ok"
+
+
 def test_a_job_says_which_queued_pilot_it_waits_for(
     here: World, slurm: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,7 +294,7 @@ def test_jobs_that_a_shorter_walltime_leaves_behind_wait_for_the_operator(here: 
     here.template("limited", "#!/bin/bash\n#HPC --time-limit=2h\ntrue\n")
     spool, _ = Spool.make(str(here.workspace))
     for _ in range(2):
-        backoff.note(spool, "submit", "no pilot is submitted for a minute")
+        backoff.note(spool, "submit", "no pilot is submitted for a minute", None)
     here.drop("one", "limited")
     here.sweep()
     here.configure(hpc={"scheduler": "local", "walltime": "1h"})
