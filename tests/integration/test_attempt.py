@@ -42,7 +42,7 @@ def test_an_attempt_has_moved_on_whenever_it_wakes_the_runner(tmp_path: Path) ->
             time.sleep(0.01)
             if attempts[0].phase == "running":
                 attempts[0].step(alone=True)
-        assert seen[0] == "running"
+        assert seen[0] != "preparing"
         assert attempts[0].outcome is not None
         assert len(seen) == 2
     finally:
