@@ -9,6 +9,7 @@ its nonce and never sent again at once. A listing is a table of states or None: 
 cut line are not an empty list. A state that is not known is unknown, never ended.
 """
 
+import abc
 import importlib
 import os
 import pwd
@@ -128,31 +129,31 @@ class Wanted(NamedTuple):
     """None: its submission was not acknowledged."""
 
 
-class Dialect:
+class Dialect(abc.ABC):
     """One batch system. Pure: text out, text in."""
 
     absent_s = 600.0
     """After an unclear answer: a pilot that complete lists lack for so long was never submitted."""
 
+    @abc.abstractmethod
     def submit(self, request: Request) -> Command:
         """Return the command that submits a pilot."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def submitted(self, captured: Captured) -> Answer:
         """Return what its output means."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def query(self, wanted: Sequence[Wanted]) -> Command:
         """Return the one command that lists these pilots."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def listed(self, captured: Captured) -> Optional[Dict[str, PilotState]]:
         """Return the states by P; None when the output says nothing, or not all."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def cancel(self, native_id: str) -> Command:
         """Return the command that ends a pilot."""
-        raise NotImplementedError
 
 
 class Signs(NamedTuple):

@@ -15,7 +15,7 @@ from hpc_batch.template.directives import leading_lines
 from hpc_batch.template.finding import Finding, did_you_mean
 from hpc_batch.template.parameters import ArgType
 from hpc_batch.template.placeholders import CANDIDATE, Placeholder, find
-from hpc_batch.template.reader import Reader, Refusal
+from hpc_batch.template.reader import Refusal
 from hpc_batch.template.shape import HereDocument, Lexed, Spot
 
 OUTSIDE = "outside"
@@ -89,7 +89,7 @@ class Compiler:
         self.names = names
         self.result = Compiled()
         self.variables: dict[str, str] = {}
-        self.line = Reader(text, "sh", None).line
+        self.line = lexer.Lexer(text, "sh", None).line
 
     def compile(self) -> Compiled:
         """Return the compiled template, with every error in it."""

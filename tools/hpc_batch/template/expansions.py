@@ -6,6 +6,7 @@ and read again as the second. In arithmetic `<<b>>` behind an operand could be t
 
 from __future__ import annotations
 
+import abc
 import re
 
 from hpc_batch.template.placeholders import Placeholder
@@ -84,9 +85,9 @@ class Expansions(Reader):
         """Record that a variable is read."""
         self.result.uses.append(Use(name, at, arithmetic, array))
 
+    @abc.abstractmethod
     def substitution(self, start: int) -> None:
         """Read the commands of $(…): the cursor is behind the opening parenthesis."""
-        raise NotImplementedError
 
     def arithmetic_or_commands(self) -> None:
         """Read $((…)), or $( (…) …) where it does not end with `))`."""

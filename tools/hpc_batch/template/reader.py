@@ -10,6 +10,7 @@ Where shells disagree about a construct, it is accepted only in a form that all 
 
 from __future__ import annotations
 
+import abc
 import re
 from bisect import bisect_right
 from typing import Container
@@ -32,7 +33,7 @@ class Refusal(Exception):
         self.text = text
 
 
-class Reader:
+class Reader(abc.ABC):
     """A cursor in a script's text; `names` are the known ones, None where any may be known."""
 
     def __init__(self, text: str, shell: str, names: Container[str] | None) -> None:
@@ -113,9 +114,9 @@ class Reader:
 
     # ---- quotes ------------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def dollar(self, *, quoted: bool, body: bool = False) -> None:
         """Read what a dollar begins; `quoted` in double quotes and bodies of here-documents."""
-        raise NotImplementedError
 
     def backslash(self, special: str | None = None) -> None:
         """Read a backslash and what it escapes: anything, or only the characters of `special`."""

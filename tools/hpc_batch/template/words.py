@@ -6,6 +6,7 @@ text when it is not and a later line closes it, and refused when it could be bot
 
 from __future__ import annotations
 
+import abc
 import re
 from typing import Container
 
@@ -77,9 +78,9 @@ class Words(Expansions):
             else:
                 return
 
+    @abc.abstractmethod
     def lines(self) -> None:
         """Pass blanks, comments and line ends."""
-        raise NotImplementedError
 
     # ---- words -------------------------------------------------------------------------------
 
