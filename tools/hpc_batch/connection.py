@@ -7,6 +7,8 @@ belongs to the login ends with it: the session, the channel for bulk, the lane f
 from __future__ import annotations
 
 import contextlib
+import threading
+from concurrent.futures import Future
 
 from hpc_batch import hosts, session
 from hpc_batch.collecting import Collecting
@@ -25,22 +27,34 @@ class Connection:
     def __init__(self, config: Config, state: State, records: Records) -> None:
         self._config, self._state = config, state
         self.host = hosts.connect(config.remote, inherit=state.lock_descriptors)
-        self.session = session.begin(self.host, config.remote, config.env, state.instance)
         try:
-            self.session.hello()
+            self.session = session.begin(self.host, config.remote, config.env, state.instance)
         except BaseException:
-            self.close()
+            self.host.close()
             raise
-        self._data: DataChannel | None = None
+        self._opening: Future[DataChannel] | None = None
         self.lane = Lane(self.session.data)
         self.staging = Staging(self.session, records, self.lane, self.data)
         self.collecting = Collecting(self.session, records, self.lane, self.data)
 
+    def expect_data(self) -> None:
+        """Begin to open the channel for bulk, which takes a while, beside other questions."""
+        if self._opening is None:
+            self._opening = Future()
+            opening = threading.Thread(target=self._open_data, args=(self._opening,), daemon=True)
+            opening.start()
+
+    def _open_data(self, opening: Future[DataChannel]) -> None:
+        try:
+            opening.set_result(self.session.data())
+        except Exception as error:
+            opening.set_exception(error)
+
     def data(self) -> DataChannel:
-        """Return the pass's channel for what is not big."""
-        if self._data is None:
-            self._data = self.session.data()
-        return self._data
+        """Return the pass's channel for what is not big. Raises RemoteError."""
+        self.expect_data()
+        assert self._opening is not None
+        return self._opening.result()
 
     def counts(self) -> dict[str, int]:
         """Return what the login has cost so far."""

@@ -140,6 +140,8 @@ class Steps:
         connection = self._connect()
         if connection is None:
             return
+        if any(record.inputs for record in batch):
+            connection.expect_data()
         staged = connection.staging.stage(batch)
         session_id = connection.session.id
         self._records.save_all(r.enter("PUBLISHING", session=session_id) for r in staged.ready)
@@ -202,6 +204,7 @@ class Steps:
         connection = self._connect()
         if connection is None or self.census is None:
             return
+        connection.expect_data()
         tickets: list[tuple[Record, Ticket]] = [(r, ticket_of(self.census[r.id][1])) for r in batch]
         found = connection.collecting.collect(tickets, self._config.limits.stdout_bytes)
         times = {j: n["times"] for j, n in found.nodes.items()}

@@ -10,6 +10,7 @@ reported, each with its line; so are the errors of PyYAML itself, some of which 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Iterator, NoReturn, Union
 
 import yaml
@@ -29,6 +30,8 @@ from hpc_batch.errors import Problem
 DEPTH = 8
 """Mappings and lists in one another, the outermost counted."""
 NODES = 10_000
+REMEMBERED_BYTES = 8192
+"""Trees of files up to this size are kept for the next look: 2,048 of them at most."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,13 @@ def read(
     The tree is None where the file could not be read to its end; with problems and a tree, the
     problems are of a kind that leaves its shape standing (an anchor, a duplicate key).
     """
+    look = _read_again if len(data) <= REMEMBERED_BYTES else _read
+    root, problems = look(data, most_bytes, most_nodes)
+    return root, list(problems)
+
+
+def _read(data: bytes, most_bytes: int, most_nodes: int) -> tuple[Node | None, tuple[Problem, ...]]:
+    """Read a file for the first time."""
     reader = _Reader(most_nodes)
     root = None
     try:
@@ -105,7 +115,11 @@ def read(
             reader.problem(None, "the file is empty; a job file begins with 'script: NAME'")
     except _Stop:
         root = None
-    return root, reader.problems
+    return root, tuple(reader.problems)
+
+
+_read_again = lru_cache(maxsize=2048)(_read)
+"""A drop is looked at several times while it is taken: settled? right? and to be repeated."""
 
 
 class _Reader:
