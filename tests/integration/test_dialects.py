@@ -89,6 +89,7 @@ def test_pilots_are_submitted_run_everything_and_end(fake, shop):
     assert fake.calls() == before + 1  # one query, however many pilots
     assert {one["state"] for one in report["pilots"]} == {"running"}
     assert sorted(one["native_id"] for one in report["pilots"]) == [j["id"] for j in fake.jobs()]
+    wait_until(lambda: len(shop.spool.tickets("running")) == 2)
     fake.let_go()
     wait_until(lambda: shop.done() == dict.fromkeys(jobs, "ok"))
     assert {shop.result(job)["native_id"] for job in jobs} == {j["id"] for j in fake.jobs()}

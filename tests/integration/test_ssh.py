@@ -395,6 +395,18 @@ def test_a_line_that_is_cut_while_bytes_come_is_an_error_soon(through: Remote, l
             channel.finish()
 
 
+def test_closing_a_channel_of_a_cut_line_is_no_error(through: Remote, line: Proxy) -> None:
+    """The connection may end at any moment of the close."""
+    for pause_s in (0.0, 0.0, 0.001, 0.005, 0.02):
+        with contextlib.closing(hosts.connect(through)) as host:
+            channels = [host.open("cat /dev/zero") for _ in range(4)]
+            assert all(channel.read(1) for channel in channels)
+            line.cut()
+            time.sleep(pause_s)
+            for channel in channels:
+                channel.close()
+
+
 def test_a_line_that_is_cut_while_bytes_go_is_an_error_soon(through: Remote, line: Proxy) -> None:
     with contextlib.closing(hosts.connect(through)) as host:
         channel = host.open("exec cat >/dev/null")
