@@ -46,15 +46,16 @@ def place(model: Any, w: World) -> Steps:
         return [*found, ("place: sync", after)]
     if model.weakened == "no intent to answer":
         return [("answer: begin", w._replace(at=("answer", "fill")))]
-    return [("place: save ANSWERING", w._replace(phase="ANSWERING", at=()))]
+    return [*found, ("place: save ANSWERING", w._replace(phase="ANSWERING", at=()))]
 
 
 def _give_up(model: Any, w: World) -> Steps:
     """The effect before, or the one that would be next, has failed for good."""
-    after = w._replace(phase="UNPLACING", decided="stage_out", at=())
+    if model.weakened == "the error is decided before UNPLACING" and w.decided == "ok":
+        return [("place: write answer", w._replace(decided="stage_out"))]
     if model.weakened == "placing without a record":
-        after = after._replace(phase=w.phase, at=("unplace", 0))
-    return [("place: save UNPLACING", after)]
+        return [("place: give up", w._replace(decided="stage_out", at=("unplace", 0)))]
+    return [("place: save UNPLACING", w._replace(phase="UNPLACING", at=()))]
 
 
 def unplace(model: Any, w: World) -> Steps:
@@ -83,7 +84,8 @@ def unplace(model: Any, w: World) -> Steps:
         n += 1
     if n == 2 * len(w.outputs) and model.bounds.forget:
         return [("unplace: sync", w._replace(unsynced=(), at=("unplace", n + 1)))]
-    return [("unplace: save ANSWERING", w._replace(phase="ANSWERING", at=()))]
+    after = w._replace(phase="ANSWERING", decided="stage_out", at=())
+    return [("unplace: save ANSWERING", after)]
 
 
 def _unknown(weak: str, w: World, k: int) -> bool:

@@ -346,7 +346,7 @@ class RealWorld:
             found["answer"] = "reserved" if answer.stat().st_size == ANSWER_BYTES else "filled"
         if record and record["phase"] in ("PLACING", "UNPLACING"):
             found["existed"] = tuple(t["existed"] for t in record["targets"])
-        if record and record["phase"] in ("UNPLACING", "ANSWERING", "CLEANING"):
+        if record and record["phase"] in ("ANSWERING", "CLEANING"):
             path = self.here.state / "jobs" / self.job / "answer.json"
             decided = files.read_json(str(path))["reason"]
             known = {"completed": "ok", "pilot_died": "died"}
@@ -399,6 +399,6 @@ def expected(w: State_) -> dict[str, Any]:
     }
     if w.phase in ("PLACING", "UNPLACING"):
         found["existed"] = w.existed
-    if w.phase in ("UNPLACING", "ANSWERING", "CLEANING"):
+    if w.phase in ("ANSWERING", "CLEANING"):
         found["decided"] = w.decided
     return found

@@ -60,6 +60,7 @@ WEAKENED = {
     "unplace trusts that a file existed": (PLACING, "I5 an error leaves an output"),
     "what cannot be put back is given up": (PLACING, "I5 an error leaves an output"),
     "what stood there is not kept": (PLACING, "I5 an old file was overwritten"),
+    "the error is decided before UNPLACING": (PLACING, "I5 an error leaves an output"),
     "answer before outputs": (PLACING, "I4 ok without its outputs"),
     "an answer is renamed before it is filled": (NAME, "I4 an incomplete answer"),
     "a late cancel stays": (NAME, "a late cancel cancels a later drop"),

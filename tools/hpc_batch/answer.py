@@ -64,12 +64,16 @@ class Answers:
         return stuck, failed
 
     def begin_unplacing(self, failed: Sequence[Record]) -> None:
-        """PLACING to UNPLACING: the answer becomes an error, durably, before anything is undone."""
+        """PLACING to UNPLACING: an answer that says why is durable before anything is undone.
+
+        It takes the other's place only when all is undone: until then a kill may leave the job in
+        PLACING, to be placed after all.
+        """
         nodes = {}
         for record in failed:
             decided = self._records.read_json(record.id, "answer.json")
             decided.update(status="error", reason="stage_out", message=record.message, outputs={})
-            nodes[f"{record.id}/answer.json"] = decided
+            nodes[f"{record.id}/unplaced.json"] = decided
         self._records.save_all([r.enter("UNPLACING") for r in failed], nodes)
 
     def unplace(self, batch: Iterable[Record]) -> dict[str, str]:
@@ -78,21 +82,25 @@ class Answers:
         for record in batch:
             try:
                 placing.unplace(record)
-                undone.append(record.enter("ANSWERING"))
+                undone.append((record, ""))
             except OSError as error:
                 text = f"what stood there cannot be put back: {error.strerror}"
                 stuck[record.id] = f"{text}: {error.filename!r}"
-        self._records.save_all(undone)
+        self._answer_unplaced(undone)
         return stuck
 
-    def give_up_unplacing(self, batch: Sequence[Record]) -> None:
+    def give_up_unplacing(self, batch: Iterable[Record]) -> None:
         """UNPLACING to ANSWERING: what cannot be put back stays beside its place, and we say so."""
+        self._answer_unplaced([(record, f"; {record.message}") for record in batch])
+
+    def _answer_unplaced(self, batch: Sequence[tuple[Record, str]]) -> None:
+        """UNPLACING to ANSWERING, with more words for the message of each."""
         nodes = {}
-        for record in batch:
-            decided = self._records.read_json(record.id, "answer.json")
-            decided["message"] = f"{decided['message']}; {record.message}"
+        for record, more in batch:
+            decided = self._records.read_json(record.id, "unplaced.json")
+            decided["message"] += more
             nodes[f"{record.id}/answer.json"] = decided
-        self._records.save_all([r.enter("ANSWERING") for r in batch], nodes)
+        self._records.save_all([r.enter("ANSWERING") for r, _ in batch], nodes)
 
     def answer(self, batch: Iterable[Record]) -> dict[str, str]:
         """ANSWERING to CLEANING: the one rename to NAME.job.finished. Returns what is stuck."""
