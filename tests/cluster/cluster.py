@@ -18,7 +18,7 @@ from typing import Any
 
 from cluster.host import Host, start
 from cluster.init import NODES, slurmd
-from cluster.recipe import HERE, USERS
+from cluster.recipe import HERE, SLURM, USERS, Recipe
 
 CHECKOUT = HERE.parents[1]
 
@@ -202,9 +202,9 @@ class Cluster:
             time.sleep(0.02)
 
 
-def bring_up(folder: Path, *, tied: bool) -> Cluster:
+def bring_up(folder: Path, *, tied: bool, made_of: Recipe = SLURM) -> Cluster:
     """Start a cluster whose client's side lies in a folder. Raises Missing."""
-    made = Cluster(start(tied=tied), folder)
+    made = Cluster(start(tied=tied, made_of=made_of), folder)
     try:
         made.furnish()
     except BaseException:

@@ -61,6 +61,9 @@ def start_slurm(address: str) -> None:
         text = file.read()
     with open("/etc/slurm/slurm.conf", "w") as file:
         file.write(text.replace("@ADDRESS@", address))
+    if version() < (23, 2):
+        with open("/etc/slurm/cgroup.conf", "w") as file:
+            file.write("CgroupPlugin=cgroup/v1\n")  # knows no `disabled`, and uses nothing of it
     for folder in ("/run/munge", "/var/lib/slurm-testing/state"):
         os.makedirs(folder, exist_ok=True)
     for node in NODES:
@@ -85,6 +88,12 @@ def start_slurm(address: str) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"Slurm is not ready after {READY_S} s")
         time.sleep(0.02)
+
+
+def version() -> tuple[int, ...]:
+    """Return Slurm's, without its last part."""
+    said = subprocess.run(["slurmd", "-V"], stdout=subprocess.PIPE, check=True).stdout
+    return tuple(int(part) for part in said.split()[1].split(b".")[:2])
 
 
 def slurmd(node: str) -> tuple[str, ...]:

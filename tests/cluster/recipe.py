@@ -1,5 +1,5 @@
-"""The recipes of HPC hosts' files: Debian sid with Slurm, sshd, rsync, python3 and Apptainer, and
-Debian bookworm with Grid Engine.
+"""The recipes of HPC hosts' files: Debian sid with Slurm, sshd, rsync, python3 and Apptainer,
+Debian bookworm with Grid Engine, and bookworm with its older Slurm.
 
 `tree` returns a folder that holds one, and builds it first when this machine has none of its
 recipe yet (about two minutes; debootstrap, then apt-get in the new tree). It is kept in a cache,
@@ -34,6 +34,8 @@ SLURM_PACKAGES = (
     *COMMON,
     *("apptainer", "squashfuse", "fuse3", "busybox-static"),
 )
+
+OLDER_SLURM_PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", *COMMON)
 
 GRID_ENGINE_PACKAGES = (
     "msmtp-mta",  # or bsd-mailx, which Grid Engine wants, brings a mail server
@@ -88,7 +90,9 @@ class Recipe(NamedTuple):
 
 
 SLURM = Recipe("sid", SLURM_PACKAGES, BUILD + MUNGE)
+OLDER_SLURM = Recipe("bookworm", OLDER_SLURM_PACKAGES, BUILD + MUNGE)
 GRID_ENGINE = Recipe("bookworm", GRID_ENGINE_PACKAGES, BUILD.replace(INSTALL, AGAIN))
+RECIPES = (SLURM, OLDER_SLURM, GRID_ENGINE)
 
 NEEDS = {
     "debootstrap": "debootstrap",
@@ -157,8 +161,9 @@ def _use(folder: Path, how: int) -> int:
 
 def _remove_others() -> None:
     """Remove trees of other recipes and what killed builds left, unless a host runs in them."""
+    kept = {"stage", "up", *(recipe.key for recipe in RECIPES)}
     for folder in CACHE.iterdir():
-        if not folder.is_dir() or folder.name in ("stage", "up", SLURM.key, GRID_ENGINE.key):
+        if not folder.is_dir() or folder.name in kept:
             continue
         try:
             descriptor = _use(folder, fcntl.LOCK_EX)

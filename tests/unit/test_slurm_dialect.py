@@ -74,7 +74,7 @@ def test_the_submission_says_everything_once():
         "--constraint=a|b",
     )
     assert command.stdin == (
-        b"#!/bin/bash\nmodule load apptainer\n"
+        b"#!/bin/bash\nexport HPC_BATCH_END_TIME=$(($(date +%s) + 28801))\nmodule load apptainer\n"
         b"exec python3 '/scratch/w 100%/code/hpc_runner' --workspace '/scratch/w 100%'\n"
     )
 

@@ -270,8 +270,14 @@ def unaided(request: Request) -> Tuple[str, ...]:
     return (
         f"exec >>{shlex.quote(request.log)} 2>&1",
         f"cd {shlex.quote(request.workspace)} || exit",
-        f"export HPC_BATCH_END_TIME=$(($(date +%s) + {request.walltime_s}))",
+        knows_its_end(request),
     )
+
+
+def knows_its_end(request: Request) -> str:
+    """Return the line of a script that says when it will end; it comes before the prologue, which
+    may take its time."""
+    return f"export HPC_BATCH_END_TIME=$(($(date +%s) + {request.walltime_s}))"
 
 
 def hours(seconds: int) -> str:

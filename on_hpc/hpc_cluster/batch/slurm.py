@@ -26,6 +26,7 @@ from hpc_cluster.batch import (
     Signs,
     Wanted,
     acknowledgement,
+    knows_its_end,
     script,
 )
 
@@ -104,7 +105,8 @@ class Slurm(Dialect):
         for key, value in request.options:
             if value and key in OPTIONS:
                 argv += [word.format(value) for word in OPTIONS[key].split(" ")]
-        return Command(tuple(argv) + request.extra, script(request))
+        # Before 23.02 Slurm does not tell the end.
+        return Command(tuple(argv) + request.extra, script(request, knows_its_end(request)))
 
     def submitted(self, captured: Captured) -> Answer:
         """Return submitted, refused or unclear."""
