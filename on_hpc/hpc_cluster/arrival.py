@@ -9,6 +9,7 @@ import os
 from typing import Any, Optional, Tuple
 
 from hpc_cluster import files
+from hpc_cluster.writeback import Writeback
 
 Target = Tuple[Any, ...]
 
@@ -33,6 +34,7 @@ class Arrival:
         self.total = -1
         self.failed = False
         self._descriptor: Optional[int] = None
+        self._writeback: Optional[Writeback] = None
 
     @property
     def stored(self) -> bool:
@@ -44,10 +46,11 @@ class Arrival:
         """Every byte has come."""
         return self.have == self.total and not self.failed
 
-    def write(self, offset: int, data: bytearray, total: int) -> None:
+    def write(self, offset: int, data: memoryview, total: int) -> None:
         """Take a frame: the next one, or the first one again. Raises Refused, OSError."""
-        if self._descriptor is None:
+        if self._descriptor is None or self._writeback is None:
             self._descriptor = files.open_partial(self.temporary)
+            self._writeback = Writeback(self._descriptor)
             self.have = os.fstat(self._descriptor).st_size
         if offset == 0 and self.have:
             files.truncate(self._descriptor, 0)
@@ -60,6 +63,7 @@ class Arrival:
         except OSError:
             files.truncate(self._descriptor, self.have)
             raise
+        self._writeback.wrote(len(data))
         self.have += len(data)
         self.total = total
         if self.complete:
@@ -67,9 +71,17 @@ class Arrival:
 
     def close(self) -> None:
         """Close the file; a network file system reports a full disk here. Raises OSError."""
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            os.close(descriptor)
+        if self._descriptor is None or self._writeback is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            self._writeback.end()
+        except OSError:
+            # What could not be written back is not there, whatever can still be read.
+            files.truncate(descriptor, 0)
+            raise
+        finally:
+            files.close(descriptor)
 
 
 def reason(error: Exception) -> Tuple[str, str]:

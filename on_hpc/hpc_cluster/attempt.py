@@ -2,28 +2,44 @@
 
     aN/  job.sh  work/  stdout  stderr  result.json
 
-It goes through three phases: `preparing` makes the folder, links the inputs into work/ and writes
-job.sh; `running` watches the process group; `collecting` makes the outputs durable, hashes them and
-writes result.json. The first and the last may move much data and have a thread each, so that
-`step`, which the runner calls about once a second, never waits. At the end `outcome` says what to
-do with the ticket; moving it is the runner's act, and that alone decides.
+It goes through five phases:
+
+    preparing    makes the folder, links the inputs into work/, writes job.sh
+    running      watches the process
+    ended        has decided what the end means; its slot is free
+    collecting   hashes the outputs and writes result.json
+    written      has told in `files` and `folders` what is to be durable before its ticket moves
+
+What is quick is done at once. What may move much data, or has to wait, has a thread, so that `step`
+and `collect`, which the runner calls whenever something happened, never wait. At the end `outcome`
+says what to do with the ticket; moving it is the runner's act, and that alone decides.
 """
 
 import errno
 import os
 import signal
-import subprocess
 import threading
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
 
 from hpc_cluster import PROTOCOL, clock, description, files, memory
-from hpc_cluster.errors import DescriptionError
-from hpc_cluster.guard import Guard, kill
+from hpc_cluster.errors import ClusterError, DescriptionError
+from hpc_cluster.guard import VARIABLE, Guard
+from hpc_cluster.process import Process, interpreter, surroundings
 from hpc_cluster.spool import Spool
 from hpc_cluster.ticket import Ticket
 from hpc_cluster.walltime import GRACE_S, Walltime
-from hpc_cluster.work import NOT_THE_JOB, CannotStart, fill, hash_outputs, insist, shown
+from hpc_cluster.work import (
+    NOT_THE_JOB,
+    CannotStart,
+    Look,
+    fill,
+    hash_outputs,
+    insist,
+    look_once,
+    output_folders,
+    output_paths,
+)
 
 AGAIN_S = 10.0
 """A result that cannot be written is tried again after this."""
@@ -32,6 +48,14 @@ TRIES = 6
 """So often; as long as the pilot lives where the storage is FULL."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+STREAMS = ("stdout", "stderr")
+
+QUICK_BYTES = 1 << 20
+"""Copying or hashing so much is quick."""
+
+QUICK_FILES = 16
+"""So many inputs or outputs are."""
 
 REMAINS_S = 5.0
 """How long to wait until the processes that a job left behind are gone after SIGKILL."""
@@ -47,11 +71,13 @@ class Outcome(NamedTuple):
     """What to do with the ticket at the end."""
 
     verb: str
-    """finish (result.json is written), release, unclaim, or drop (it is no longer ours)."""
-    kind: str = ""
-    """Of finish: one of ticket.KINDS."""
+    """finish (it is written), release, unclaim, or drop (it is no longer ours)."""
     trouble: Optional[str] = None
     """What was wrong with the node or the storage."""
+
+
+class Taken(ClusterError):
+    """This start is not ours to make."""
 
 
 class Context(NamedTuple):
@@ -63,24 +89,41 @@ class Context(NamedTuple):
     native_id: Optional[str]
     walltime: Walltime
     guard: Guard
+    environment: Mapping[bytes, bytes]
+    """The pilot's own, which jobs get as well."""
     wake: Callable[[], None]
     """Called from a thread when a slow step is over."""
 
 
 class Attempt:
-    """One start of one job. `step` moves it on; `outcome` is None until it is over."""
+    """One start of one job. `step` and `collect` move it on until `outcome` is something."""
 
-    def __init__(self, context: Context, ticket: Ticket) -> None:
+    def __init__(
+        self,
+        context: Context,
+        ticket: Ticket,
+        found: Optional[description.Description] = None,
+    ) -> None:
+        """Begin to prepare it; `found` is the job's description, where it was read already."""
         self.ticket = ticket
         self.outcome: Optional[Outcome] = None
         self.misses = 0
         """In so many listings in a row the ticket was not found."""
-        self.description: Optional[description.Description] = None
+        self.description = found
         self.phase = "preparing"
+        self.files: List[bytes] = []
+        """Of a written attempt: what has to be durable before its ticket moves."""
+        self.folders: List[bytes] = []
+        """The same for names."""
+        self.given: List[bytes] = []
+        """Of a prepared one: job.sh and the folders, as long as they are not durable."""
         self._context = context
         self._spool = context.spool
         self._folder = context.spool.attempt_folder(ticket.job, ticket.starts)
-        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._made = False
+        """The folder is this start's own."""
+        self._script = b""
+        self._process: Optional[Process] = None
         self._busy = False
         """A slow step runs in a thread."""
         self._failure: Optional[BaseException] = None
@@ -90,21 +133,25 @@ class Attempt:
         """When the job is killed."""
         self._over_at: Optional[float] = None
         """When the pilot must be rid of it, whatever its phase."""
-        self._began = clock.monotonic()
-        self._start = clock.iso()
-        self._rc: Optional[int] = None
-        self._ended = 0.0
+        self._start = self._end = clock.iso()
         self._killed_before: Optional[int] = None
         self._verdict = ("", "", "")
-        self._end = ""
         self._again_at: Optional[float] = None
         self._tries = 0
-        self._do(self._prepare)
+        self._begin()
 
     # ---- the runner's verbs ------------------------------------------------------------------
 
+    @property
+    def holds_a_slot(self) -> bool:
+        """Whether it uses the node, or could not write its result there."""
+        return self.outcome is None and self.phase != "ended"
+
     def step(self, *, alone: bool) -> None:
-        """Move on as far as possible without waiting; `alone`: no other job runs in this pilot."""
+        """Prepare, start and watch, as far as possible without waiting.
+
+        `alone`: no other job runs in this pilot.
+        """
         if self.outcome is not None:
             return
         if self._busy:
@@ -116,8 +163,20 @@ class Attempt:
             self._prepared()
         if self.phase == "running":
             self._watch(alone=alone)
-        elif self.phase == "collecting":
+
+    def collect(self) -> None:
+        """After the end: write the result, as far as possible without waiting."""
+        if self.outcome is not None or self._busy:
+            return
+        if self.phase == "ended":
+            self.phase = "collecting"
+            self._collect()
+        if self.phase == "collecting" and not self._busy:
             self._collected()
+
+    def fail(self, failure: OSError) -> None:
+        """What it had written could not be made durable: it is written again, after a while."""
+        self.phase, self.outcome, self._failure = "collecting", None, failure
 
     def stop(self, why: str, grace_s: float) -> None:
         """Ask the job to stop and kill it after a grace: time_limit, cancelled or hand_back."""
@@ -125,9 +184,9 @@ class Attempt:
             return
         self._why = why
         self._kill_at = clock.monotonic() + grace_s
-        if self._process is not None and self._rc is None:
-            kill(self._process.pid, signal.SIGTERM)
-            kill(self._process.pid, signal.SIGCONT)
+        if self._process is not None:
+            self._process.send(signal.SIGTERM)
+            self._process.send(signal.SIGCONT)
 
     def stop_by(self, why: str, moment: float) -> None:
         """Ask it to stop, and have it over before a moment (monotonic)."""
@@ -137,14 +196,8 @@ class Attempt:
 
     def lose(self) -> None:
         """The ticket is no longer ours: kill the job at once, write nothing more."""
-        if self._process is not None and self._rc is None:
-            kill(self._process.pid, signal.SIGKILL)
-            try:
-                self._rc = self._process.wait(REMAINS_S)
-                self._context.guard.tell(f"-{self._process.pid}")
-            except subprocess.TimeoutExpired:
-                # It hangs in the kernel; the guard keeps its number.
-                self._rc = None
+        if self._process is not None:
+            self._process.end(REMAINS_S)
         self.outcome = Outcome("drop")
 
     @property
@@ -158,44 +211,109 @@ class Attempt:
         return float(self.description.grace_s) if self.description else GRACE_S
 
     @property
+    def starts(self) -> int:
+        """How often the job may be started."""
+        return self.description.starts if self.description else 1 << 30
+
+    @property
     def ran_s(self) -> float:
         """For how long its script has run, or ran; 0 when it never began."""
-        if self._process is None:
-            return 0.0
-        return (self._ended or clock.monotonic()) - self._began
+        return 0.0 if self._process is None else self._process.ended - self._process.began
+
+    @property
+    def kind(self) -> str:
+        """How its ticket is to end: one of ticket.KINDS."""
+        return self._verdict[0]
+
+    @property
+    def reason(self) -> str:
+        """The reason in the result, for the log."""
+        return self._verdict[1]
 
     # ---- preparing ---------------------------------------------------------------------------
 
-    def _prepare(self) -> None:
+    def _begin(self) -> None:
+        """Prepare at once where that is quick; what is not found is looked for in a thread."""
+        try:
+            if self._is_quickly_prepared():
+                self._prepare(look_once)
+                return
+        except (FileNotFoundError, CannotStart):
+            # RACE: another node wrote it, and this one has not heard of it yet.
+            self._script = b""
+        except Exception as error:  # whatever it is, the job must not be stuck
+            self._failure = error
+            return
+        self._do(lambda: self._prepare(insist))
+
+    def _is_quickly_prepared(self) -> bool:
+        if self.description is None:
+            self._read(look_once)
+        assert self.description is not None
+        inputs = self.description.inputs
+        size = sum(item.size for item in inputs)
+        return size <= QUICK_BYTES and len(inputs) <= QUICK_FILES
+
+    def _read(self, look: Look) -> None:
+        path = files.join(self._spool.job_folder(self.ticket.job), "description.json")
+        self.description = look(description.read, path)
+
+    def _prepare(self, look: Look) -> None:
         spool, job = self._spool, self.ticket.job
         if spool.cancel_asked(job):
             self._why = "cancelled"
             return
+        job_folder = spool.job_folder(job)
         try:
-            job_folder = spool.job_folder(job)
-            found = insist(description.read, files.join(job_folder, "description.json"))
-            self.description = found
+            if self.description is None:
+                self._read(look)
+            found = self.description
+            assert found is not None
             if found.job != job:
                 raise CannotStart("the description belongs to another job")
-            if files.exists(self._folder):
-                spool.discard(self._folder, keep=False)
-            text = insist(files.read_bytes, files.join(job_folder, "script"))
+            text = look(files.read_bytes, files.join(job_folder, "script"))
         except FileNotFoundError as error:
             raise CannotStart("its files on the cluster were deleted", "lost") from error
-        files.make_folder(self._folder)
-        fill(self._folder, files.join(job_folder, "in"), found)
+        self._make_folder(found.starts)
+        fill(self._folder, files.join(job_folder, "in"), found, look)
         word, own = found.word.encode("ascii"), f"a{self.ticket.starts}".encode("ascii")
-        files.write_new(files.join(self._folder, "job.sh"), text.replace(word, own), 0o700)
-        for name in ("stdout", "stderr"):
-            files.write_new(files.join(self._folder, name), b"")
+        self._script = text.replace(word, own)
+        path = files.join(self._folder, "job.sh")
+        files.write_new(path, self._script, 0o700)
+        work = files.join(self._folder, "work")
+        inner = [files.join(work, name) for name in ("input", "output") if found.layout == "split"]
+        self.given = [path, job_folder, self._folder, work, *inner]
+
+    def _make_folder(self, starts: int) -> None:
+        """Make the folder of this start; where there is one, make it the next start.
+
+        RACE: a file server that crashed forgot another pilot's claim. Its job still runs in that
+        folder, until that pilot misses its ticket.
+        """
+        self._unmake()  # what a look too early has left
+        while not files.make_folder(self._folder):
+            if self.ticket.starts >= starts:
+                raise Taken("its last start was begun before")
+            again = self._spool.restart(self.ticket)
+            if again is None:
+                raise Taken("its ticket is gone")
+            self.ticket = again
+            self._folder = self._spool.attempt_folder(again.job, again.starts)
+        self._made = True
+
+    def _unmake(self) -> None:
+        """Remove the folder of a start that was not begun."""
+        if self._made:
+            files.remove_tree(self._folder)
+            self._made = False
 
     def _prepared(self) -> None:
         if self._failure is not None:
             self._cannot(self._failure)
         elif self._why == "cancelled":
-            self._collect("cancelled", "cancelled", "cancelled before it was started")
+            self._ended("cancelled", "cancelled", "cancelled before it was started")
         elif self._why:
-            files.remove_tree(self._folder)
+            self._unmake()
             self.outcome = Outcome("unclaim")
         else:
             try:
@@ -206,51 +324,34 @@ class Attempt:
     def _cannot(self, failure: BaseException) -> None:
         """A job that cannot be started is given back or answered, never stuck."""
         if isinstance(failure, OSError) and failure.errno in NOT_THE_JOB:
-            files.remove_tree(self._folder)
+            self._unmake()
             words = f"cannot prepare {self.ticket.job}: {failure.strerror}"
             self.outcome = Outcome("unclaim", trouble=words)
+        elif isinstance(failure, Taken):
+            self.outcome = Outcome("release")
         elif isinstance(failure, (CannotStart, DescriptionError)):
-            self._collect("fail", getattr(failure, "reason", "exit_code"), str(failure))
+            self._ended("fail", getattr(failure, "reason", "exit_code"), str(failure))
         else:
-            self._collect("fail", "exit_code", f"the job could not be started: {failure}")
+            self._ended("fail", "exit_code", f"the job could not be started: {failure}")
 
     def _launch(self) -> None:
-        script = files.join(self._folder, "job.sh")
-        first = files.read_bytes(script)[:200].split(b"\n")[0]
-        argv = [script] if first.startswith(b"#!") else [b"/bin/sh", script]
-        environment = dict(
-            os.environ,
+        environment = surroundings(
+            self._context.environment,
             HPC_BATCH_JOB_ID=self.ticket.job,
             HPC_BATCH_ATTEMPT=str(self.ticket.starts),
-            HPC_BATCH_PILOT=self._context.pilot,
+            **{VARIABLE: self._context.pilot},
         )
-        streams = []
+        script, self._script = self._script, b""
+        self._killed_before = memory.kills()
+        self._start = clock.iso()
         try:
-            for name in ("stdout", "stderr"):
-                streams.append(files.open_append(files.join(self._folder, name)))
-            self._killed_before = memory.kills()
-            self._began, self._start = clock.monotonic(), clock.iso()
-            self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=streams[0],
-                stderr=streams[1],
-                cwd=files.join(self._folder, "work"),
-                env=environment,
-                start_new_session=True,
-            )
+            self._process = Process(self._folder, script, environment, self._context.guard)
         except OSError as error:
             if error.errno in NOT_THE_JOB:
                 raise
-            line = shown(files.from_bytes(first)) if first.startswith(b"#!") else "/bin/sh"
-            self._collect(
-                "fail", "exit_code", f"the script cannot be started by {line}: {error.strerror}"
-            )
+            words = f"the script cannot be started by {interpreter(script)}: {error.strerror}"
+            self._ended("fail", "exit_code", words)
             return
-        finally:
-            for stream in streams:
-                os.close(stream)
-        self._context.guard.tell(f"+{self._process.pid}")
         self.phase = "running"
 
     # ---- running -----------------------------------------------------------------------------
@@ -258,91 +359,109 @@ class Attempt:
     def _watch(self, *, alone: bool) -> None:
         assert self._process is not None
         now = clock.monotonic()
-        if self._rc is None and not self._reap():
+        if not self._process.reap():
             limit = self.time_limit_s
-            if not self._why and limit is not None and now >= self._began + limit:
+            if not self._why and limit is not None and now >= self._process.began + limit:
                 self.stop("time_limit", self.grace_s)
             if self._kill_at is not None and now >= self._kill_at:
-                kill(self._process.pid, signal.SIGKILL)
+                self._process.send(signal.SIGKILL)
             return
-        settled = self._why or self._rc not in TERM_CODES or now >= self._ended + TERM_SETTLE_S
-        if settled:
+        settled = self._process.rc not in TERM_CODES or now >= self._process.ended + TERM_SETTLE_S
+        if self._why or settled:
             self._judge(alone=alone)
-
-    def _reap(self) -> bool:
-        """Note the end of the job's leader; what it left in its group is killed first.
-
-        The leader is reaped last, so that the group's number cannot belong to anybody else.
-        """
-        assert self._process is not None
-        pid = self._process.pid
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            return False
-        kill(pid, signal.SIGKILL)
-        self._context.guard.tell(f"-{pid}")
-        self._rc = self._process.wait()
-        self._ended = clock.monotonic()
-        return True
 
     def _judge(self, *, alone: bool) -> None:
         """Decide what the end of the job means."""
-        assert self._rc is not None
-        rc, why, limit = self._rc, self._why, self.time_limit_s
+        process = self._process
+        assert process is not None and process.rc is not None
+        rc, why, limit = process.rc, self._why, self.time_limit_s
         walltime = self._context.walltime
         code = rc if rc >= 0 else 128 - rc
         if why == "cancelled":
-            self._collect("cancelled", "cancelled", "cancelled while it ran")
+            self._ended("cancelled", "cancelled", "cancelled while it ran")
         elif why == "time_limit":
-            self._collect("fail", "time_limit", f"stopped after its time limit of {limit} s")
-        elif why == "hand_back" and walltime.was_filled(self._began, self._ended):
+            self._ended("fail", "time_limit", f"stopped after its time limit of {limit} s")
+        elif why == "hand_back" and walltime.was_filled(process.began, process.ended):
             full = int(walltime.full_s)
             words = f"still running near the end of a pilot of {full} s: it needs a longer walltime"
-            self._collect("fail", "time_limit", words)
+            self._ended("fail", "time_limit", words)
         elif why == "hand_back":
             self.outcome = Outcome("release")
         elif rc == 0:
-            self._collect("ok", "completed", "processed OK")
+            self._ended("ok", "completed", "processed OK")
         elif self._out_of_memory(code, alone):
-            self._collect("fail", "out_of_memory", "killed for want of memory")
+            self._ended("fail", "out_of_memory", "killed for want of memory")
         elif rc < 0:
-            self._collect("fail", "exit_code", f"the script was killed by signal {_signal(-rc)}")
+            self._ended("fail", "exit_code", f"the script was killed by signal {_signal(-rc)}")
         else:
-            self._collect("fail", "exit_code", f"the script ended with return code {rc}")
+            self._ended("fail", "exit_code", f"the script ended with return code {rc}")
 
     def _out_of_memory(self, code: int, alone: bool) -> bool:
         now, before = memory.kills(), self._killed_before
         grew = now is not None and before is not None and now > before
         return grew and (alone or code == 128 + signal.SIGKILL)
 
-    # ---- collecting --------------------------------------------------------------------------
-
-    def _collect(self, kind: str, reason: str, message: str) -> None:
-        """Write the result in the background."""
-        self.phase = "collecting"
+    def _ended(self, kind: str, reason: str, message: str) -> None:
+        self.phase = "ended"
         self._verdict = (kind, reason, message)
         self._end = clock.iso()
-        self._do(self._write_result)
+
+    # ---- collecting --------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        """Write the result; in a thread where that may take a while."""
+        self._failure = None
+        if self._is_quickly_collected():
+            try:
+                self._write_result()
+            except Exception as error:  # whatever it is, the job must not be stuck
+                self._failure = error
+        else:
+            self._do(self._write_big_result)
+
+    def _is_quickly_collected(self) -> bool:
+        if self._process is not None and self._process.remains():
+            return False
+        paths = [files.join(self._folder, name) for name in STREAMS] + self._outputs
+        sizes = [_size(path) or 0 for path in paths]
+        return sum(sizes) <= QUICK_BYTES and len(sizes) <= QUICK_FILES
+
+    @property
+    def _outputs(self) -> List[bytes]:
+        if self.description is None or self._verdict[0] != "ok":
+            return []
+        return output_paths(self._folder, self.description)
+
+    def _write_big_result(self) -> None:
+        """Write the result, and what is large to the disk already: nobody else waits for that."""
+        deadline = clock.monotonic() + REMAINS_S
+        while (
+            self._process is not None and self._process.remains() and clock.monotonic() < deadline
+        ):
+            time.sleep(0.01)
+        self._write_result()
+        files.sync_files(self.files)
+        files.sync_folders(self.folders)
 
     def _write_result(self) -> None:
         kind, reason, message = self._verdict
         outputs: Dict[str, Any] = {}
-        for folder in (self._spool.job_folder(self.ticket.job), self._folder):
-            files.make_folder(folder)
-        if self._process is not None:
-            _wait_for_none(self._process.pid)
+        job_folder = self._spool.job_folder(self.ticket.job)
+        self.folders = [job_folder, self._folder]
+        paths = {name: files.join(self._folder, name) for name in (*STREAMS, "result.json")}
+        sizes = {name: _size(paths[name]) for name in STREAMS}
+        self.files = [paths[name] for name in STREAMS if sizes[name] is not None]
+        self.files.append(paths["result.json"])
         if kind == "ok":
             assert self.description is not None
             outputs, problems = hash_outputs(self._folder, self.description)
             if problems:
                 kind, reason, outputs = "fail", "stage_out", {}
                 message = "the script ended well, but " + "; ".join(problems.values())
-        sizes = {}
-        for name in ("stdout", "stderr"):
-            path = files.join(self._folder, name)
-            sizes[name] = os.lstat(path).st_size if files.exists(path) else 0
-            if files.exists(path):
-                files.sync_file(path)
-        rc = self._rc
+            elif outputs:
+                self.files += self._outputs
+                self.folders += output_folders(self._folder, self.description)
+        rc = None if self._process is None else self._process.rc
         result = {
             "protocol": PROTOCOL,
             "id": self.ticket.job,
@@ -358,18 +477,23 @@ class Attempt:
             "end": self._end,
             "crashes": self.ticket.crashes,
             "outputs": outputs,
-            "stdout_bytes": sizes["stdout"],
-            "stderr_bytes": sizes["stderr"],
+            "stdout_bytes": sizes["stdout"] or 0,
+            "stderr_bytes": sizes["stderr"] or 0,
         }
-        files.replace(files.join(self._folder, "result.json"), files.to_json(result))
-        files.sync_folder(self._spool.job_folder(self.ticket.job))
+        try:
+            files.write_new(paths["result.json"], files.to_json(result))
+        except FileNotFoundError:
+            # RACE: none; a job that could not be prepared may have no folder.
+            for folder in self.folders:
+                files.make_folder(folder)
+            files.write_new(paths["result.json"], files.to_json(result))
         self._verdict = (kind, reason, message)
 
     def _collected(self) -> None:
-        """Finish; while the storage is full, keep what there is and try again."""
+        """Be written; while the storage is full, keep what there is and try again."""
         now = clock.monotonic()
         if self._failure is None:
-            self.outcome = Outcome("finish", self._verdict[0])
+            self.phase, self.outcome = "written", Outcome("finish")
         elif self._again_at is None:
             self._again_at = now + AGAIN_S
             self._tries += 1
@@ -380,17 +504,7 @@ class Attempt:
             self.outcome = Outcome("release", trouble=words)
         elif now >= self._again_at:
             self._again_at = None
-            self._do(self._write_result)
-
-    @property
-    def starts(self) -> int:
-        """How often the job may be started."""
-        return self.description.starts if self.description else 1 << 30
-
-    @property
-    def reason(self) -> str:
-        """The reason in the result, for the log."""
-        return self._verdict[1]
+            self._collect()
 
     def _do(self, function: Callable[[], None]) -> None:
         """Run a slow step in a thread, keep its failure, and wake the runner at its end."""
@@ -409,14 +523,15 @@ class Attempt:
         threading.Thread(target=work, daemon=True).start()
 
 
+def _size(path: bytes) -> Optional[int]:
+    """Return the size of what has this name; None when nothing has."""
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return None
+
+
 def _signal(number: int) -> str:
     """Return a signal's number and name."""
     known = {int(known): known.name for known in signal.Signals}
     return f"{number} ({known[number]})" if number in known else str(number)
-
-
-def _wait_for_none(group: int) -> None:
-    """Wait until a killed process group has no member left, for a while."""
-    deadline = clock.monotonic() + REMAINS_S
-    while kill(group, 0) and clock.monotonic() < deadline:
-        time.sleep(0.01)

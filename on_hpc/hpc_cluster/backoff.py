@@ -71,6 +71,10 @@ def wait_s(spool: Spool, recipe: str) -> float:
         # RACE: another host saw a pilot that works.
         return 0.0
     now = files.server_now(spool.path("pilots"), f"probe.{clock.node()}")
+    if failed > now:
+        # The file server's clock was set back since; nobody waits until it has caught up.
+        files.touch(_path(spool))
+        failed = now
     return failed + DELAYS_S[min(failures, len(DELAYS_S)) - 1] - now
 
 

@@ -12,9 +12,9 @@ import select
 import threading
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Union
 
-from hpc_cluster import files
+from hpc_cluster import effects, files
 
 SILENCE_S = 60
 """The near end sends something at least every 20 s."""
@@ -28,7 +28,7 @@ ALIVE_S = 20
 LINE_BYTES = 256 << 20
 """No request is longer."""
 
-READ_BYTES = 1 << 18
+READ_BYTES = 1 << 16
 
 
 class Ended(Exception):
@@ -50,9 +50,11 @@ class Channel:
         self._silence_s = silence_s
         self._alive_s = alive_s
         self._buffer = bytearray()
+        self._bulk = bytearray()
         self._writing = threading.Lock()
         self._working = False
         self._heard = time.monotonic()
+        os.set_blocking(reader, False)
         os.set_blocking(writer, False)
         thread = threading.Thread(target=self._say_alive, name="alive")
         thread.daemon = True
@@ -63,13 +65,7 @@ class Channel:
     def request(self) -> Dict[str, Any]:
         """Return the next request, pings left out. Raises Ended, Misspoken."""
         while True:
-            line = self.line()
-            try:
-                value = json.loads(line.decode("utf-8"))
-            except ValueError:
-                value = None
-            if not isinstance(value, dict):
-                raise Misspoken(f"no JSON object: {line[:200]!r}")
+            value = _object(self.line())
             if "ping" not in value:
                 return value
 
@@ -86,42 +82,68 @@ class Channel:
             if searched > LINE_BYTES:
                 raise Misspoken("a line without an end")
             self._await_input()
+            self._read()
 
-    def exactly(self, size: int) -> bytearray:
-        """Return the next `size` bytes."""
-        data = bytearray(size)
+    def exactly(self, size: int) -> memoryview:
+        """Return the next `size` bytes, in a memory that the next call uses again."""
+        if len(self._bulk) < size:
+            self._bulk = bytearray(size)
+        view = memoryview(self._bulk)[:size]
         have = min(size, len(self._buffer))
-        data[:have] = self._buffer[:have]
+        view[:have] = self._buffer[:have]
         del self._buffer[:have]
-        view = memoryview(data)
         while have < size:
-            if not select.select([self._reader], [], [], self._silence_s)[0]:
-                raise Ended("silence")
-            count = os.readv(self._reader, [view[have:]])
+            try:
+                count = os.readv(self._reader, [view[have:]])
+            except BlockingIOError:
+                self._await_input()
+                continue
             if not count:
                 raise Ended("end of input")
             have += count
-        return data
+        return view
 
-    def pause(self, seconds: float) -> None:
-        """Sleep, but notice when the near end goes."""
+    def pause(self, seconds: float) -> bool:
+        """Sleep, but notice when the near end goes, or asks something: then at once, with True.
+
+        Raises Ended, Misspoken.
+        """
         until = time.monotonic() + seconds
-        while True:
+        while not self._is_asked():
             left = until - time.monotonic()
             if left <= 0:
-                return
+                return False
             if select.select([self._reader], [], [], left)[0]:
                 self._read()
             elif time.monotonic() - self._heard > self._silence_s:
                 raise Ended("silence")
+        return True
+
+    def has_input(self) -> bool:
+        """Tell whether something has come that was not taken yet, or the near end has gone."""
+        return bool(self._buffer) or bool(select.select([self._reader], [], [], 0)[0])
+
+    def _is_asked(self) -> bool:
+        """Tell whether a request has been read ahead; pings before it are dropped."""
+        while True:
+            end = self._buffer.find(b"\n")
+            if end < 0:
+                return False
+            if "ping" not in _object(bytes(self._buffer[:end])):
+                return True
+            del self._buffer[: end + 1]
 
     def _await_input(self) -> None:
         if not select.select([self._reader], [], [], self._silence_s)[0]:
             raise Ended("silence")
-        self._read()
 
     def _read(self) -> None:
-        data = os.read(self._reader, READ_BYTES)
+        """Take what has come."""
+        try:
+            data = os.read(self._reader, READ_BYTES)
+        except BlockingIOError:
+            # RACE: none; select(2) may tell of input that is not there.
+            return
         if not data:
             raise Ended("end of input")
         self._buffer += data
@@ -129,7 +151,7 @@ class Channel:
 
     # ---- out ---------------------------------------------------------------------------------
 
-    def say(self, value: Dict[str, Any], data: bytes = b"") -> None:
+    def say(self, value: Dict[str, Any], data: Union[bytes, memoryview] = b"") -> None:
         """Write one line, and the bytes that belong to it. Raises Ended."""
         with self._writing:
             self._write(files.to_json(value))
@@ -149,11 +171,11 @@ class Channel:
         finally:
             self._working = False
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: Union[bytes, memoryview]) -> None:
         view, since = memoryview(data), time.monotonic()
         while view:
             try:
-                view = view[os.write(self._writer, view) :]
+                view = view[effects.send(self._writer, view) :]
                 since = time.monotonic()
             except BlockingIOError:
                 # A near end that is busy with its own disk still pings, on the other stream: those
@@ -173,3 +195,14 @@ class Channel:
                     self.say({"alive": 1})
                 except Ended:
                     return
+
+
+def _object(line: bytes) -> Dict[str, Any]:
+    """Return the JSON object in a line. Raises Misspoken."""
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise Misspoken(f"no JSON object: {line[:200]!r}")
+    return value

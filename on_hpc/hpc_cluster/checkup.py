@@ -9,7 +9,7 @@ import os
 import subprocess
 from typing import Any, Dict, List, Optional
 
-from hpc_cluster import batch, files
+from hpc_cluster import batch, effects, files
 from hpc_cluster.errors import BatchError, WorkspaceError
 from hpc_cluster.spool import FOLDERS, Spool
 
@@ -110,7 +110,7 @@ def _containers(prologue: str, images: List[str]) -> Dict[str, Any]:
     script = "\n".join([prologue, *[f"command -v {name} && exit 0" for name in CONTAINER_PROGRAMS]])
     program: Optional[str] = None
     try:
-        done = subprocess.run(
+        done = effects.run(
             ["/bin/bash", "-c", script],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -17,6 +17,7 @@ import os
 from typing import Deque, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from hpc_cluster import clock, description, files
+from hpc_cluster.description import Description
 from hpc_cluster.errors import ClusterError
 from hpc_cluster.spool import Spool
 from hpc_cluster.ticket import Ticket
@@ -30,6 +31,10 @@ STAGING_S = 600.0
 
 NEARLY = 0.8
 """A job that may need this part of the walltime is begun by a fresh pilot first."""
+
+
+KEPT = 64
+"""So many descriptions that were read to choose are kept for who starts the job."""
 
 
 class Need(NamedTuple):
@@ -70,6 +75,7 @@ class Claims:
         self._turns: Dict[str, int] = {}
         self._avoided: Set[str] = set()
         self._needs: Dict[str, Need] = {}
+        self._described: Dict[str, Description] = {}
         self._incoming: Dict[str, Tuple[float, float]] = {}
 
     def claim(self, room: int, *, alone: bool) -> List[Ticket]:
@@ -95,6 +101,10 @@ class Claims:
                 break
         self.leaves = self._left if len(taken) < room and not self._line else 0
         return taken
+
+    def described(self, job: str) -> Optional[Description]:
+        """Return the description of a job that was just claimed, where it was read for that."""
+        return self._described.get(job)
 
     def avoid(self, job: str) -> None:
         """Claim a job only after the others: it had trouble in this pilot."""
@@ -184,6 +194,9 @@ class Claims:
             path = files.join(self._spool.job_folder(ticket.job), "description.json")
             try:
                 found = description.read(path)
+                if len(self._described) >= KEPT:
+                    self._described.clear()
+                self._described[ticket.job] = found
                 self._needs[ticket.job] = Need(found.needs_s, found.time_limit)
             except description.NewerProtocol:
                 self._needs[ticket.job] = Need(float("inf"), None)

@@ -1,4 +1,4 @@
-"""Every effect on a disk, on both sides, goes through this module.
+"""Every effect on a disk, on both sides, goes through this module, which makes it by `effects`.
 
 The rules of crash safety live here once: write, fsync, rename, fsync the folder, and only then
 tell anyone. Functions move whole batches, so that the cost of durability does not grow with the
@@ -10,14 +10,14 @@ Paths are str or bytes; names that came from users are bytes on the cluster (`to
 Python 3.6 in a C locale cannot encode them otherwise.
 """
 
-import ctypes
 import errno
 import json
 import os
-import shutil
 import stat
 import threading
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+
+from hpc_cluster import effects
 
 Path = Union[str, bytes]
 
@@ -28,6 +28,31 @@ UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 """What fsync answers for a folder on file systems that do not need it, or know nothing of it."""
 
 GONE = (errno.ENOENT, errno.ESTALE)
+
+PASSING = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EROFS,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EAGAIN,
+    errno.EINTR,
+    errno.ENOLCK,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.ESHUTDOWN,
+    errno.EHOSTDOWN,
+)
+"""Errors of a disk, a file server or a machine that may pass by themselves: nobody's job has caused
+them, so what met one is tried again."""
+
+SYNCED = ("ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs", "nfs", "nfs4", "ceph")
+"""File systems that are synced as a whole. There a syncfs writes all data and all names, and tells
+of what failed; of others that is not known (Lustre's leaves the servers' journals alone, FUSE's may
+do nothing), so their files are synced one by one."""
 
 
 def to_bytes(name: str) -> bytes:
@@ -55,10 +80,17 @@ def read_bytes(path: Path, limit: int = 64 << 20) -> bytes:
     longer.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
-        data = file.read(limit + 1)
+        data = os.read(descriptor, min(max(found.st_size, 1 << 12), limit) + 1)
+        block = data
+        while block and len(data) <= limit:
+            block = os.read(descriptor, min(len(data), limit - len(data)) + 1)
+            data += block
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
     return data
@@ -111,8 +143,16 @@ def names(folder: Path) -> List[str]:
 
 
 def exists(path: Path) -> bool:
-    """Tell whether anything, a dangling link too, has this name."""
-    return os.path.lexists(path)
+    """Tell whether anything, a dangling link too, has this name.
+
+    Raises OSError when the file system does not say: that a file is gone often means that a step
+    was done, and must never be concluded from a disk that fails.
+    """
+    try:
+        os.lstat(path)
+        return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 # ---- making durable --------------------------------------------------------------------------
@@ -120,14 +160,14 @@ def exists(path: Path) -> bool:
 
 def sync_descriptor(descriptor: int) -> None:
     """fsync an open file."""
-    os.fsync(descriptor)
+    effects.fsync(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        effects.fsync(descriptor)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
@@ -137,64 +177,81 @@ def sync_folder(folder: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Make the content of a closed file durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # A FIFO is never waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        effects.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _syncfs_function() -> Any:
-    """Return libc's syncfs where it reports errors (Linux >= 5.8), else None."""
-    try:
-        release = tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2])
-        return ctypes.CDLL(None, use_errno=True).syncfs if release >= (5, 8) else None
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-_syncfs = _syncfs_function()
 
 
 def sync_files(paths: Sequence[Path]) -> None:
     """Make many closed files durable, on any number of file systems.
 
     A few are synced one by one; many by one syncfs for each file system, or by threads where that
-    cannot report errors.
+    does not suffice.
     """
     if len(paths) <= FEW:
         for path in paths:
             sync_file(path)
-    elif _syncfs is None:
-        _sync_in_threads(paths)
-    else:
-        _sync_file_systems(paths)
+    elif not _sync_file_systems(paths):
+        _sync_in_threads(sync_file, paths)
 
 
-def _sync_file_systems(paths: Sequence[Path]) -> None:
-    """syncfs, once for each file system that holds one of the paths."""
-    synced: Set[int] = set()
-    for path in paths:
-        device = os.lstat(path).st_dev
-        if device in synced:
-            continue
-        synced.add(device)
+def _sync_file_systems(paths: Sequence[Path]) -> bool:
+    """syncfs, once for each file system that holds one of the paths; False: not all can do it."""
+    devices = {os.lstat(path).st_dev: path for path in paths}
+    if not all(_can_syncfs(device) for device in devices):
+        return False
+    for path in devices.values():
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if _syncfs(descriptor) != 0:
-                code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code), path)
+            effects.syncfs(descriptor)
         finally:
             os.close(descriptor)
+    return True
 
 
-def _sync_in_threads(paths: Sequence[Path]) -> None:
+def _can_syncfs(device: int, mounts: str = "/proc/self/mountinfo") -> bool:
+    """Tell whether one syncfs makes all files of a device durable."""
+    wanted = f"{os.major(device)}:{os.minor(device)}".encode("ascii")
+    try:
+        with open(mounts, "rb") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return False
+    found = [line[line.index(b"-") + 1] for line in lines if line[2] == wanted]
+    return effects.HAS_SYNCFS and bool(found) and from_bytes(found[0]) in SYNCED
+
+
+class FileSystem:
+    """The file system of a folder, to be synced as a whole and often.
+
+    It is held open: what could not be written since is told to this descriptor, even where another
+    process asked before and was told as well.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.can_sync = _can_syncfs(os.fstat(self._descriptor).st_dev)
+        """Whether `sync` may be called; elsewhere files are synced by their paths."""
+
+    def sync(self) -> None:
+        """Make all that was written to it durable. Raises OSError."""
+        effects.syncfs(self._descriptor)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+
+def _sync_in_threads(sync: Callable[[Path], None], paths: Sequence[Path]) -> None:
     failures: List[OSError] = []
 
     def work(part: Sequence[Path]) -> None:
         try:
             for path in part:
-                sync_file(path)
+                sync(path)
         except OSError as error:
             failures.append(error)
 
@@ -210,11 +267,11 @@ def _sync_in_threads(paths: Sequence[Path]) -> None:
 def sync_folders(folders: Iterable[Path]) -> None:
     """Make the names in many folders durable."""
     distinct = sorted({to_bytes(f) if isinstance(f, str) else f for f in folders})
-    if len(distinct) > FEW and _syncfs is not None:
-        _sync_file_systems(distinct)
-    else:
+    if len(distinct) <= FEW:
         for folder in distinct:
             sync_folder(folder)
+    elif not _sync_file_systems(distinct):
+        _sync_in_threads(sync_folder, distinct)
 
 
 # ---- writing ---------------------------------------------------------------------------------
@@ -222,73 +279,92 @@ def sync_folders(folders: Iterable[Path]) -> None:
 
 def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a file in place, made anew or emptied first; not yet durable."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    descriptor = effects.open(path, flags, mode)
+    try:
+        write_all(descriptor, data)
+    finally:
+        effects.close(descriptor)
 
 
-def open_partial(path: Path) -> int:
+def open_partial(path: Path, mode: int = 0o600) -> int:
     """Open a file that arrives in pieces, for reading and writing; made when it is missing."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(path, flags, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    return effects.open(path, flags, mode)
 
 
-def write_at(descriptor: int, data: Union[bytes, bytearray], offset: int) -> None:
+def close(descriptor: int) -> None:
+    """Close a file that was written. Raises OSError: a network file system reports ENOSPC here."""
+    effects.close(descriptor)
+
+
+def write_all(descriptor: int, data: Union[bytes, bytearray]) -> None:
+    """Write all bytes where an open file stands; not yet durable."""
+    view = memoryview(data)
+    while view:
+        view = view[effects.write(descriptor, view) :]
+
+
+def write_at(descriptor: int, data: Union[bytes, bytearray, memoryview], offset: int) -> None:
     """Write all bytes at an offset of an open file; not yet durable."""
     view, done = memoryview(data), 0
     while done < len(view):
-        done += os.pwrite(descriptor, view[done:], offset + done)
+        done += effects.pwrite(descriptor, view[done:], offset + done)
 
 
 def truncate(descriptor: int, size: int) -> None:
     """Cut an open file to a size."""
-    os.ftruncate(descriptor, size)
+    effects.ftruncate(descriptor, size)
 
 
 def append(path: Path, data: bytes) -> None:
-    """Append bytes to a file by one write, durably."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
+    """Append bytes to a file durably, by one write if it takes them all; made where missing."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    is_new = not exists(path)
+    descriptor = effects.open(path, flags, 0o600)
     try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
+        view = memoryview(data)
+        while view:
+            view = view[effects.write(descriptor, view) :]
+        effects.fsync(descriptor)
     finally:
-        os.close(descriptor)
+        effects.close(descriptor)
+    if is_new:
+        sync_folder(os.path.dirname(join(path)))
 
 
 def open_append(path: Path) -> int:
     """Return a descriptor that appends to a file, made where it is missing (a stream, a log)."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(path, flags, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    return effects.open(path, flags, 0o600)
 
 
 def overwrite(path: Path, data: bytes) -> None:
     """Write bytes over the start of an existing file, in place and durably; needs no new space."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = effects.open(path, os.O_WRONLY | os.O_NOFOLLOW)
     try:
-        os.pwrite(descriptor, data, 0)
-        os.fsync(descriptor)
+        effects.pwrite(descriptor, data, 0)
+        effects.fsync(descriptor)
     finally:
-        os.close(descriptor)
+        effects.close(descriptor)
 
 
 def reserve_all(contents: Sequence[Tuple[Path, bytes]], size: int) -> None:
     """Make many files that each own `size` bytes of disk and begin with their data, durably."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
     for path, data in contents:
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = effects.open(path, flags, 0o600)
         try:
             try:
-                os.posix_fallocate(descriptor, 0, size)
+                effects.fallocate(descriptor, size)
             except OSError as error:
                 # RACE: none; some network file systems cannot reserve. Zeros take the space too.
                 if error.errno not in UNSUPPORTED:
                     raise
-                os.pwrite(descriptor, bytes(size), 0)
-            os.pwrite(descriptor, data, 0)
+                effects.pwrite(descriptor, bytes(size), 0)
+            effects.pwrite(descriptor, data, 0)
         finally:
-            os.close(descriptor)
+            effects.close(descriptor)
     sync_files([path for path, _ in contents])
     sync_folders(os.path.dirname(join(path)) for path, _ in contents)
 
@@ -298,21 +374,19 @@ def fill(path: Path, data: bytes, mode: int, group: int = -1) -> None:
 
     `group` is given to the file where this process may do so.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = effects.open(path, os.O_WRONLY | os.O_NOFOLLOW)
     try:
-        view, done = memoryview(data), 0
-        while done < len(view):
-            done += os.pwrite(descriptor, view[done:], done)
-        os.ftruncate(descriptor, len(data))
+        write_at(descriptor, data, 0)
+        effects.ftruncate(descriptor, len(data))
         try:
-            os.fchown(descriptor, -1, group)
+            effects.fchown(descriptor, -1, group)
         except OSError as error:
             # RACE: none; only a member of the group may give it away.
             if error.errno != errno.EPERM:
                 raise
-        os.fchmod(descriptor, mode)
+        effects.fchmod(descriptor, mode)
     finally:
-        os.close(descriptor)
+        effects.close(descriptor)
 
 
 def replace_all(contents: Sequence[Tuple[Path, bytes]], suffix: str = ".new") -> None:
@@ -328,6 +402,15 @@ def replace_all(contents: Sequence[Tuple[Path, bytes]], suffix: str = ".new") ->
     for name, (path, _) in zip(temporary, contents):
         rename(name, path)
     sync_folders(os.path.dirname(name) for name in temporary)
+
+
+def write_all_new(contents: Sequence[Tuple[Path, bytes]]) -> None:
+    """Write many files in place, durably: files on which nobody counts before this returns."""
+    for path, data in contents:
+        write_new(path, data)
+    sync_files([path for path, _ in contents])
+    if len(contents) <= FEW or not effects.HAS_SYNCFS:  # else the names are durable by now
+        sync_folders(os.path.dirname(join(path)) for path, _ in contents)
 
 
 def replace(path: Path, data: bytes, suffix: str = ".new") -> None:
@@ -347,7 +430,7 @@ def show(path: Path, data: bytes, suffix: str = ".new") -> None:
 
 def rename(source: Path, target: Path) -> None:
     """Rename; not yet durable. Raises OSError."""
-    os.rename(source, target)
+    effects.rename(source, target)
 
 
 def move(source: Path, target: Path) -> bool:
@@ -357,35 +440,45 @@ def move(source: Path, target: Path) -> bool:
     Raises OSError when the source is still there and cannot be moved.
     """
     try:
-        os.rename(source, target)
+        effects.rename(source, target)
         return True
     except OSError as error:
         # RACE: a network file system may have renamed and still report an error.
         if exists(target):
             return True
-        if error.errno in GONE:
+        if error.errno in GONE and not exists(source):
             return False
         raise
 
 
 def link(source: Path, target: Path) -> None:
     """Make a hard link. Raises OSError (FileExistsError, EXDEV, EMLINK, EPERM, ENOTSUP)."""
-    os.link(source, target, follow_symlinks=False)
+    try:
+        effects.link(source, target)
+    except FileExistsError:
+        # RACE: a network file system made it, lost the answer, and asked again.
+        if not os.path.samestat(os.lstat(source), os.lstat(target)):
+            raise
 
 
 def symlink(text: Path, path: Path) -> None:
     """Make a symbolic link. Raises OSError."""
-    os.symlink(text, path)
+    try:
+        effects.symlink(text, path)
+    except FileExistsError:
+        # RACE: a network file system made it, lost the answer, and asked again.
+        if not os.path.islink(path) or os.readlink(join(path)) != join(text):
+            raise
 
 
 def unlink(path: Path) -> bool:
     """Remove a name; False when it was not there."""
     try:
-        os.unlink(path)
+        effects.unlink(path)
         return True
     except OSError as error:
         # RACE: another cleaner, or the same one before it was killed, was here first.
-        if error.errno in GONE:
+        if error.errno in GONE and not exists(path):
             return False
         raise
 
@@ -393,7 +486,7 @@ def unlink(path: Path) -> bool:
 def make_folder(path: Path) -> bool:
     """Make a folder of mode 0700; False when it was there already."""
     try:
-        os.mkdir(path, 0o700)
+        effects.mkdir(path)
         return True
     except FileExistsError:
         return False
@@ -410,47 +503,56 @@ def make_folders(path: Path) -> None:
 def remove_folder(path: Path) -> bool:
     """Remove an empty folder; False when it is missing or not empty."""
     try:
-        os.rmdir(path)
+        effects.rmdir(path)
         return True
     except OSError as error:
         # RACE: somebody put something in, or removed it first; both are theirs to decide.
-        if error.errno in GONE + (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        if error.errno in GONE and not exists(path):
             return False
         raise
 
 
 def remove_tree(path: Path) -> None:
     """Remove a folder and all in it, as far as that goes; what is left is tried again later."""
-    shutil.rmtree(path, ignore_errors=True)
+    effects.rmtree(path)
 
 
 def touch(path: Path) -> None:
     """Set a file's times to now by the file server's clock."""
-    os.utime(path)
+    effects.utime(path)
 
 
 def set_times(path: Path, accessed_s: int, modified_s: int) -> None:
     """Set a file's times, in whole seconds, never a link's end."""
-    os.utime(path, (accessed_s, modified_s), follow_symlinks=False)
+    effects.utime(path, (accessed_s, modified_s))
 
 
 def change_mode(path: Path, mode: int) -> None:
     """chmod, never through a link's end that lies elsewhere (our own files only)."""
-    os.chmod(path, mode)
+    effects.chmod(path, mode)
 
 
 def copy(source: Path, target: Path, mode: int = 0o600) -> None:
     """Copy a regular file's content to a new name; not yet durable."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(source, "rb") as reader, os.fdopen(os.open(target, flags, mode), "wb") as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with open(source, "rb") as reader:
+        descriptor = effects.open(target, flags, mode)
+        try:
+            block = reader.read(1 << 20)
+            while block:
+                write_all(descriptor, block)
+                block = reader.read(1 << 20)
+        finally:
+            effects.close(descriptor)
 
 
 def server_now(folder: Path, name: str) -> float:
     """Return the file server's clock, in seconds: the ctime of a probe file changed just now."""
     probe = join(folder, name)
     try:
-        os.utime(probe)  # needs no space, unlike writing
+        effects.utime(probe)  # needs no space, unlike writing
     except FileNotFoundError:
         write_new(probe, b"")
     return os.stat(probe).st_ctime

@@ -1,4 +1,4 @@
-"""The data channel's far end: files arrive and leave as frames.
+"""Bulk at its far end: files arrive and leave as frames.
 
 A frame is one JSON line with target, offset, size and sha256, and then the bytes. Requests:
 
@@ -6,7 +6,8 @@ A frame is one JSON line with target, offset, size and sha256, and then the byte
     frame    bytes for inputs/KEY.S or jobs/J/in/N.S; not answered, but for an `ack` every few MiB
     discard  the file changed at its source: throw away what came
     sync     make all complete files durable, as one batch, and give them their names
-    get      send outputs and the ends of streams
+    get      send outputs and the ends of streams; `plain`: without a hash for each frame, where
+             the near end knows that of the whole file
 
 A target that fails (a full disk, a frame that does not match its hash) is refused once, with the
 errno's name; its further frames are dropped and the other targets go on. When the channel ends,
@@ -28,8 +29,11 @@ from hpc_cluster.channel import Channel, Misspoken
 from hpc_cluster.spool import Spool
 from hpc_cluster.store import KEY, Store
 
-FRAME_BYTES = 4 << 20
-"""The largest frame."""
+FRAME_BYTES = 1 << 20
+"""Files are sent in frames of this size; it fits a core's cache."""
+
+MOST_BYTES = 4 << 20
+"""No frame is larger, either way."""
 
 ACK_BYTES = 4 << 20
 """An acknowledgement is sent at least this often. The near end keeps 32 MiB under way."""
@@ -55,17 +59,8 @@ class Frames:
         self._received = self._acknowledged = 0
         self._renewed = time.monotonic()
 
-    def serve(self) -> None:
-        """Answer requests until the near end goes. Raises Ended, Misspoken."""
-        try:
-            while True:
-                request = self._channel.request()
-                with self._channel.working():
-                    self._perform(request)
-        finally:
-            self.release()
-
-    def _perform(self, request: Dict[str, Any]) -> None:
+    def perform(self, request: Dict[str, Any]) -> None:
+        """Answer one request. Raises Misspoken, Ended."""
         if "frame" in request:
             self._frame(request["frame"])
         elif "discard" in request:
@@ -135,7 +130,7 @@ class Frames:
         size, total = _count(header, "bytes"), _count(header, "total")
         offset = _count(header, "offset")
         target = self._target(header.get("to"))
-        if size > FRAME_BYTES or offset + size > total:
+        if size > MOST_BYTES or offset + size > total:
             raise Misspoken(f"a frame of {size} bytes at {offset} of {total}")
         data = self._channel.exactly(size)
         self._received += size
@@ -295,10 +290,13 @@ class Frames:
 
     def _stream(self, number: int, item: Dict[str, Any], descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
+        plain = item.get("plain") is True
+        memory = memoryview(bytearray(min(FRAME_BYTES, size)))
         for begin, end in _parts(item, size):
+            os.lseek(descriptor, begin, os.SEEK_SET)
             while begin < end:
                 try:
-                    data = os.pread(descriptor, min(FRAME_BYTES, end - begin), begin)
+                    data = memory[: os.readv(descriptor, [memory[: end - begin]])]
                     if not data:
                         raise OSError(errno.EIO, "the file became shorter")
                 except OSError as error:
@@ -306,8 +304,9 @@ class Frames:
                     failure = {"errno": word, "message": message}
                     self._channel.say({"item": number, "error": failure})
                     return
-                digest = hashlib.sha256(data).hexdigest()
-                header = {"item": number, "offset": begin, "bytes": len(data), "sha256": digest}
+                header: Dict[str, Any] = {"item": number, "offset": begin, "bytes": len(data)}
+                if not plain:
+                    header["sha256"] = hashlib.sha256(data).hexdigest()
                 self._channel.say(header, data)
                 begin += len(data)
         self._channel.say({"item": number, "end": True, "size": size})

@@ -37,7 +37,7 @@ class Heartbeat(threading.Thread):
             self._guard.tell("try")
             try:
                 files.overwrite(self._path, pilot.beat(counter, self._name))
-                # The guard has killed by now; that a late write succeeded does not undo it.
+                # Jobs are to be killed by now; that a late write succeeded does not undo it.
                 self._hung = self._hung or self.stale()
                 self._trying = None
                 self._guard.tell("ok")

@@ -5,17 +5,14 @@ group that the pilot runs in counts such kills; only when that number grew while
 called out of memory. Where there are no control groups the question stays open.
 """
 
-from typing import Optional
+from typing import List, Optional
+
+from hpc_cluster import files
 
 
 def kills(proc: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> Optional[int]:
     """Return how many processes were killed for want of memory in our control group; or None."""
-    try:
-        with open(proc, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    for line in lines:
+    for line in _lines(proc):
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":
@@ -31,12 +28,14 @@ def kills(proc: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> Opt
 
 def _count(path: str) -> Optional[int]:
     """Return the number after the word oom_kill in a file of two columns."""
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            words = [line.split() for line in file]
-    except OSError:
-        return None
-    for pair in words:
+    for pair in [line.split() for line in _lines(path)]:
         if len(pair) == 2 and pair[0] == "oom_kill" and pair[1].isdigit():
             return int(pair[1])
     return None
+
+
+def _lines(path: str) -> List[str]:
+    try:
+        return files.read_bytes(path).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []

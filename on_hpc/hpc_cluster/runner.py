@@ -1,15 +1,17 @@
 """The runner: the program inside a pilot. It drains the spool.
 
 It inspects its node, starts its heartbeat, and then, until nothing is left: chooses a waiting job
-and claims its ticket (`claims`), runs it (`attempt`), and moves the ticket to done. It ends when
+and claims its ticket (`claims`), runs it (`attempt`), and moves the ticket to done (`handover`). A
+slot that becomes free has its next job before the result of the last is written. It ends when
 nothing is ready and nothing is on its way for the time called linger; at once when all that is
 ready must be left to another pilot. Before it ends it marks itself closing and looks once more, so
 that a job that was published meanwhile is either seen here or has a pass that does not count on
 this pilot.
 
-One thread does all that; a second writes the heartbeat; a process beside it (`guard`) kills the
-jobs if the runner dies. Signals and ended jobs wake the loop, which otherwise looks about once a
-second.
+One thread does all that is quick; a second writes the heartbeat; what may take long has one of its
+own. A process beside it (`guard`) kills the jobs if the runner dies. Signals, ended jobs and ended
+threads wake the loop, which otherwise looks about once a second, and more often while it has
+nothing to do.
 
 SIGUSR1 is the batch system's warning: no more claims; jobs go on until their grace before the end
 of the walltime, then they are stopped and their tickets handed back. SIGTERM does the same at once,
@@ -29,6 +31,7 @@ from hpc_cluster.bell import Bell
 from hpc_cluster.claims import Claims, Pace
 from hpc_cluster.errors import ClusterError
 from hpc_cluster.guard import Guard
+from hpc_cluster.handover import MOST, Handover
 from hpc_cluster.heartbeat import STALE_BEATS, Heartbeat
 from hpc_cluster.spool import Spool
 from hpc_cluster.statement import Statement, log
@@ -36,7 +39,10 @@ from hpc_cluster.ticket import is_random
 from hpc_cluster.walltime import GRACE_S, MARGIN_S, Walltime
 
 LOOK_S = 1.0
-"""An idle runner lists ready/ so often; a busy one minds its jobs so often."""
+"""A busy runner minds its jobs so often."""
+
+IDLE_S = 0.25
+"""An idle one lists ready/ so often: half of it is what a job waits for a pilot that waits."""
 
 CANCEL_S = 5.0
 """It looks for requests to cancel so often."""
@@ -90,6 +96,7 @@ class Runner:
         elsewhere = batch.own_id(os.environ) and not os.environ.get("SLURM_JOB_ID")
         self._term_s = SHORT_TERM_S if elsewhere else TERM_S
         self.attempts: List[Attempt] = []
+        """Those that are not yet handed over."""
         self.stopping = ""
         """Why nothing more is claimed; empty while it is."""
         self.trouble: Optional[str] = None
@@ -141,7 +148,8 @@ class Runner:
 
     def _drain(self) -> None:
         self.bell = Bell((signal.SIGUSR1, *STOPS))
-        self.guard = Guard(STALE_BEATS * self.options.beat)
+        # A beat later than we look ourselves: a job that it killed must never count as ended.
+        self.guard = Guard((STALE_BEATS + 1) * self.options.beat, self.options.pilot)
         path = files.join(self._folder, "heartbeat")
         self.heartbeat = Heartbeat(path, self.options.pilot, self.options.beat, self.guard)
         self.heartbeat.start()
@@ -151,8 +159,10 @@ class Runner:
             self.native_id,
             self.walltime,
             self.guard,
+            dict(os.environb),
             self.bell.ring,
         )
+        self.handover = Handover(self.spool, self.bell.ring)
         log(f"started on {clock.node()} as {self.native_id}")
         failures = 0
         try:
@@ -165,25 +175,39 @@ class Runner:
                     # One refusal of a network file system is no reason to lose the jobs.
                     failures += 1
                     log(f"trouble: {error}")
-                    if failures > TROUBLES and (not self.attempts or self._is_too_late()):
+                    if failures > TROUBLES and (self._is_free() or self._is_too_late()):
                         self.trouble = str(error)
                         return
-                self.bell.sleep(LOOK_S)
+                look_s = LOOK_S if self.attempts else IDLE_S
+                self.bell.sleep(min(look_s, self.handover.begin(self._busy())))
         finally:
             self.heartbeat.end()
             self.guard.close()
+            self.handover.close()
 
     def _turn(self) -> bool:
         """Do all that can be done now; tell whether the pilot is over."""
         self._heed_signals()
         self._mind_the_end()
         for attempt in self.attempts:
-            attempt.step(alone=len(self.attempts) == 1)
+            attempt.step(alone=len(self._busy()) == 1)
         self._settle()
         self._mind_the_tickets()
-        self._claim()
+        try:
+            self._claim()
+        finally:
+            self._collect()
+        self._note_what_is_finished()
         self._tell_what_is_left()
         return self._is_over()
+
+    def _busy(self) -> List[Attempt]:
+        """Return the attempts that hold a slot."""
+        return [attempt for attempt in self.attempts if attempt.holds_a_slot]
+
+    def _is_free(self) -> bool:
+        """Tell whether it has no ticket in its hands."""
+        return not self.attempts and not len(self.handover)
 
     # ---- what comes from outside -------------------------------------------------------------
 
@@ -200,7 +224,7 @@ class Runner:
         if self.heartbeat.stale():
             self.trouble = f"the heartbeat could not be written: {self.heartbeat.problem or 'hung'}"
             self._stop(self.trouble, now)
-            lost, self.attempts = self.attempts, []
+            lost, self.attempts = self.attempts + self.handover.give_up(), []
             for attempt in lost:
                 attempt.lose()
             for attempt in lost:
@@ -220,11 +244,14 @@ class Runner:
         return self._kill_at is not None and clock.monotonic() > self._kill_at + MARGIN_S
 
     def _mind_the_end(self) -> None:
-        """Stop jobs when only their grace is left of the walltime."""
-        last = self.walltime.last_s
+        """Stop jobs when only their grace is left of the walltime, and give up at its end."""
+        last, now = self.walltime.last_s, clock.monotonic()
+        over_at = min(at for at in (last, self._kill_at, float("inf")) if at is not None)
+        for attempt in self.handover.give_up() if now >= over_at else []:
+            went = self.spool.release(attempt.ticket, attempt.starts)
+            log(f"release {attempt.ticket.name}: {went}: its result could not be made durable")
         if last is None:
             return
-        now = clock.monotonic()
         for attempt in self.attempts:
             if now >= last - min(attempt.grace_s, 0.3 * self.walltime.full_s):
                 self.stopping = self.stopping or "the walltime ends"
@@ -258,32 +285,44 @@ class Runner:
     # ---- tickets -----------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Move the tickets of attempts that are over."""
-        over = [a for a in self.attempts if a.outcome is not None]
-        if not over:
-            return
-        ends = [a for a in over if a.outcome is not None and a.outcome.verb == "finish"]
-        moved = self.spool.finish_all([(a.ticket, a.outcome.kind) for a in ends if a.outcome])
-        self.attempts = [a for a in self.attempts if a not in ends]
-        for attempt, ours in zip(ends, moved):
+        """Move the tickets of attempts that ended without a result."""
+        over = [attempt for attempt in self.attempts if attempt.outcome is not None]
+        for attempt in over:
+            assert attempt.outcome is not None
+            verb, went = attempt.outcome.verb, "dropped"
+            if verb == "release" or (verb == "unclaim" and self._is_old(attempt)):
+                went = self.spool.release(attempt.ticket, attempt.starts)
+            elif verb == "unclaim":
+                went = self.spool.unclaim(attempt.ticket)
+            log(f"{verb} {attempt.ticket.name}: {went}")
+            if attempt.outcome.trouble is not None:
+                self._back_off(attempt.ticket.job, attempt.outcome.trouble)
+        if over:
+            self.attempts = [a for a in self.attempts if a.outcome is None]
+            self._tell_jobs()
+
+    def _collect(self) -> None:
+        """Write the results of jobs that ended, and hand those over that are written."""
+        if self.heartbeat.stale():
+            return  # the guard may have killed them; the next turn hands them back
+        for attempt in self.attempts:
+            attempt.collect()
+            if attempt.phase == "written":
+                self.handover.add(attempt)
+        self.attempts = [a for a in self.attempts if a.phase != "written"]
+
+    def _note_what_is_finished(self) -> None:
+        """Count what was handed over; what could not be made durable is written again."""
+        for attempt, ours, failure in self.handover.ended():
+            if failure is not None:
+                log(f"trouble: {attempt.ticket.name} is not durable: {failure}")
+                attempt.fail(failure)
+                self.attempts.append(attempt)
+                continue
             log(f"finish {attempt.ticket.name} {attempt.reason}" + ("" if ours else ": lost"))
             self._troubles = 0
             self._finished += 1
             self._ran_s += attempt.ran_s
-        for attempt in over:
-            outcome = attempt.outcome
-            if outcome is None or outcome.verb == "finish":
-                continue
-            went = "dropped"
-            if outcome.verb == "release" or (outcome.verb == "unclaim" and self._is_old(attempt)):
-                went = self.spool.release(attempt.ticket, attempt.starts)
-            elif outcome.verb == "unclaim":
-                went = self.spool.unclaim(attempt.ticket)
-            log(f"{outcome.verb} {attempt.ticket.name}: {went}")
-            if outcome.trouble is not None:
-                self._back_off(attempt.ticket.job, outcome.trouble)
-        self.attempts = [a for a in self.attempts if a.outcome is None]
-        self._tell_jobs()
 
     def _is_old(self, attempt: Attempt) -> bool:
         """Whether a job has waited so long that a full storage costs it a start."""
@@ -306,15 +345,24 @@ class Runner:
 
     def _claim(self) -> None:
         """Claim what fits; a suspect only when it runs alone."""
-        free = self.options.slots - len(self.attempts)
-        suspect = any(attempt.ticket.crashes for attempt in self.attempts)
+        busy = self._busy()
+        free = min(self.options.slots - len(busy), MOST - len(self.handover))
+        suspect = any(attempt.ticket.crashes for attempt in busy)
         if self.stopping or free <= 0 or suspect or clock.monotonic() < self._resume_at:
             return
-        claimed = self._claims.claim(free, alone=not self.attempts)
+        claimed = self._claims.claim(free, alone=self._is_free())
+        begun = []
         for ticket in claimed:
             log(f"claim {ticket.name}")
-            self.attempts.append(Attempt(self._context, ticket))
-        if claimed:
+            for attempt in self.attempts + self.handover.forget(ticket.job):
+                if attempt.ticket.job == ticket.job:
+                    # The file server forgot our claim in a power cut, and what the job has written.
+                    attempt.lose()
+            begun.append(Attempt(self._context, ticket, self._claims.described(ticket.job)))
+        self.attempts += begun
+        for attempt in begun:
+            attempt.step(alone=len(busy) + len(begun) == 1)
+        if begun:
             self._tell_jobs()
 
     def _tell_what_is_left(self) -> None:
@@ -322,7 +370,7 @@ class Runner:
         now, outlasted = clock.monotonic(), self._statement["outlasted"]
         if self.options.successor and now >= self._estimate_at:
             self._estimate_at = now + self.options.beat
-            running = [(attempt.ticket, attempt.ran_s) for attempt in self.attempts]
+            running = [(attempt.ticket, attempt.ran_s) for attempt in self._busy()]
             ran_s = self._ran_s + sum(seconds for _, seconds in running)
             pace = Pace(ran_s, self._finished + len(running))
             outlasted = self._claims.outlasts(running, pace, self.options.slots)
@@ -334,7 +382,7 @@ class Runner:
 
     def _is_over(self) -> bool:
         """Tell whether to end: stopped, or idle for the linger and still so after closing."""
-        if self.attempts:
+        if not self._is_free():
             self._idle_since = None
             return False
         if self.stopping:
@@ -361,7 +409,7 @@ class Runner:
         self._statement.show(
             claimed=self._claims.claimed,
             finished=self._finished,
-            running=sorted(attempt.ticket.job for attempt in self.attempts),
+            running=sorted(attempt.ticket.job for attempt in self._busy()),
         )
 
     def _inspect(self) -> Optional[str]:
@@ -407,7 +455,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         parser.error("a pilot's id has 16 hexadecimal digits; slots and beat are above 0")
     try:
         return Runner(options).run()
-    except ClusterError as error:
+    except (OSError, ClusterError) as error:
         print(f"hpc_runner: {error}", file=sys.stderr)
         return 1
 

@@ -1,13 +1,14 @@
 """The far end of a session: the program that the service host starts over SSH.
 
     hpc_session serve --workspace W --session S --instance I     the control channel
-    hpc_session data  --workspace W --session S --instance I     a channel for frames
+    hpc_session data  --workspace W --session S --instance I     one more, for big files
     hpc_session VERB [JOB...] [--workspace W] [--instance I] [--args JSON]     for a person
 
 On stdout comes a start marker first, since logins print banners, or a refusal with its reason. Then
-the control channel is one JSON line in and one out per verb (`verbs`); the data channel is in
-`frames`. The channel is kept on descriptors of its own, and 0 and 1 become /dev/null and stderr, so
-that no program that is started here reads or writes the conversation.
+a channel carries requests for `verbs`, one JSON line in and one out, and those for `frames`, which
+are performed one after the other in the order in which they come; the near end need not wait for an
+answer before it asks on. The channel is kept on descriptors of its own, and 0 and 1 become
+/dev/null and stderr, so that no program that is started here reads or writes the conversation.
 
 It leaves when its input ends or is silent for a minute (`channel`). What goes wrong is an answer; a
 traceback goes to stderr, never to stdout.
@@ -17,7 +18,6 @@ import argparse
 import errno
 import json
 import os
-import secrets
 import signal
 import sys
 import time
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("verb", choices=["serve", "data"] + list(VERBS))
     parser.add_argument("job", nargs="*", help="ids of jobs (cancel, purge, tail, publish)")
     parser.add_argument("--workspace", default=_default_workspace())
-    parser.add_argument("--session", default=secrets.token_hex(8), help=argparse.SUPPRESS)
+    parser.add_argument("--session", default=os.urandom(8).hex(), help=argparse.SUPPRESS)
     parser.add_argument("--instance", help="the service host; may be left out where there is one")
     parser.add_argument("--args", default="{}", help="further arguments of the verb, as JSON")
     return parser
@@ -88,13 +88,21 @@ def _converse(args: argparse.Namespace) -> int:
             refusal = {"kind": error.kind, "message": str(error)}
             channel.write(REFUSAL + files.to_json(refusal))
             return EXIT_CONFIG
+        except OSError as error:
+            channel.write(REFUSAL + files.to_json(_described(error)))
+            return EXIT_FAILED
         channel.write(MARKER + files.to_json(_greeting()))
-        if args.verb == "data":
-            _serve_frames(Frames(spool, args.session, args.instance, channel), channel)
-        else:
-            verbs = Verbs(spool, args.session, args.instance, channel.pause)
-            verbs.made = made
-            _serve_verbs(verbs, channel)
+        verbs = Verbs(spool, args.session, args.instance, channel.pause)
+        verbs.made = made
+        frames = Frames(spool, args.session, args.instance, channel)
+        try:
+            _serve(verbs, frames, channel)
+        except Ended:
+            frames.release()
+            verbs.tidy(lambda: True)
+            raise
+        finally:
+            frames.release()
     except Ended:
         return 0
     return EXIT_USAGE
@@ -115,16 +123,25 @@ def _greeting() -> Dict[str, Any]:
         "accepts": list(ACCEPTED),
         "version": VERSION,
         "python": "{}.{}.{}".format(*sys.version_info[:3]),
+        "frames": True,
     }
 
 
-def _serve_verbs(verbs: Verbs, channel: Channel) -> None:
-    """Answer one request after the other. Raises Ended; returns when they make no sense."""
+def _serve(verbs: Verbs, frames: Frames, channel: Channel) -> None:
+    """Perform one request after the other. Raises Ended; returns when they make no sense."""
     while True:
+        verbs.tidy(lambda: not channel.has_input())
         try:
             request = channel.request()
-        except Misspoken as error:
-            channel.say({"n": None, "ok": False, "error": _described(UsageError(str(error)))})
+            if "verb" not in request:
+                with channel.working():
+                    frames.perform(request)
+                continue
+        except Ended:
+            raise
+        except Exception as error:
+            known = UsageError(str(error)) if isinstance(error, Misspoken) else error
+            channel.say({"n": None, "ok": False, "error": _described(known)})
             return
         answer = {"n": request.get("n")}
         try:
@@ -137,23 +154,15 @@ def _serve_verbs(verbs: Verbs, channel: Channel) -> None:
         channel.say(answer)
 
 
-def _serve_frames(frames: Frames, channel: Channel) -> None:
-    """Let frames come and go. Raises Ended; returns when something makes no sense."""
-    try:
-        frames.serve()
-    except Ended:
-        raise
-    except Exception as error:
-        known = UsageError(str(error)) if isinstance(error, Misspoken) else error
-        channel.say({"ok": False, "error": _described(known)})
-
-
 def _described(error: Exception) -> Dict[str, str]:
     """Return an error as it travels; one that nobody expected is traced on stderr."""
     if isinstance(error, ClusterError):
         return {"kind": error.kind, "message": str(error)}
     if isinstance(error, OSError):
-        return {"kind": errno.errorcode.get(error.errno or 0, "EIO"), "message": str(error)}
+        message = error.strerror or str(error)
+        if error.filename is not None:
+            message += ": " + files.from_bytes(os.fsencode(error.filename))
+        return {"kind": errno.errorcode.get(error.errno or 0, "EIO"), "message": message}
     traceback.print_exc(file=sys.stderr)
     sys.stderr.flush()
     return {"kind": "bug", "message": f"{type(error).__name__}: {error}"}
@@ -170,11 +179,13 @@ def _answer_a_person(args: argparse.Namespace) -> int:
         if args.job and isinstance(request, dict):
             request["jobs"], request["job"] = args.job, args.job[0]
         instance = args.instance or _only_instance(spool, args.job)
-        answer = Verbs(spool, args.session, instance, time.sleep).do(args.verb, request)
+        verbs = Verbs(spool, args.session, instance, time.sleep)
+        answer = verbs.do(args.verb, request)
     except (ClusterError, OSError, ValueError) as error:
         print(f"hpc_session: {error}", file=sys.stderr)
         return EXIT_FAILED
     print(json.dumps(answer, indent=4, sort_keys=True))
+    verbs.tidy(lambda: True)
     return 0
 
 

@@ -16,9 +16,9 @@ power cut, the job is claimed again. Everything that another machine is told abo
 
 import errno
 import os
+import re
 import stat
-import time
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from hpc_cluster import ACCEPTED, PROTOCOL, files
 from hpc_cluster.errors import WorkspaceError
@@ -40,6 +40,16 @@ FOLDERS = (
 
 LISTED = ("incoming", "ready", "running", "ready", "done")
 """The order of a census: a job that moves forward meanwhile is rather seen twice than missed."""
+
+
+DRAFTS = {
+    "": re.compile(r"PROTOCOL\.[0-9a-f]{8}\.new"),
+    "slots": re.compile(r"[0-9]+\.[0-9a-f]{16}"),
+    "inputs": re.compile(r"\.clock\.[0-9a-f]{16}"),
+    "pilots": re.compile(r"trouble\.[0-9a-f]{8}\.new"),
+}
+"""Folder: names there that live for a moment, or for good where their maker was killed. No name is
+ever used again, so an old one is nobody's."""
 
 
 class Census(NamedTuple):
@@ -69,7 +79,10 @@ class Spool:
 
     @classmethod
     def open(cls, workspace: str) -> "Spool":
-        """Return the spool of an existing workspace. Raises WorkspaceError."""
+        """Return the spool of an existing workspace.
+
+        Raises WorkspaceError, and OSError for what may pass.
+        """
         spool = cls(workspace)
         try:
             text = files.read_bytes(spool.path("PROTOCOL"), 100).decode("ascii", "replace").strip()
@@ -79,6 +92,8 @@ class Spool:
                 "Check the path; the submitter makes a new one by itself"
             ) from None
         except OSError as error:
+            if error.errno in files.PASSING:
+                raise
             raise _unusable(spool.workspace, error) from error
         if text not in [str(number) for number in ACCEPTED]:
             raise WorkspaceError(
@@ -97,14 +112,16 @@ class Spool:
     def make(cls, workspace: str) -> Tuple["Spool", bool]:
         """Return the spool, made first where the workspace is missing, and whether it was made.
 
+        Raises WorkspaceError, and OSError for what may pass.
+
         Folders come first and PROTOCOL last. Empty folders of our names without PROTOCOL are a
         making that was interrupted, and it is continued; anything in them without PROTOCOL is
-        refused, since it may be a workspace whose PROTOCOL was lost. Raises WorkspaceError.
+        refused, since it may be a workspace whose PROTOCOL was lost.
         """
         spool = cls(workspace)
-        if files.exists(spool.path("PROTOCOL")):
-            return cls.open(workspace), False
         try:
+            if files.exists(spool.path("PROTOCOL")):
+                return cls.open(workspace), False
             files.make_folder(spool.root)
             held = [name for name in FOLDERS if files.exists(spool.path(name))]
             full = [name for name in held if os.listdir(spool.path(name))]
@@ -119,6 +136,7 @@ class Spool:
             for name in FOLDERS:
                 files.make_folder(spool.path(name))
             files.sync_folder(spool.root)
+            _sync_parent(spool.root)
             files.replace(
                 spool.path("PROTOCOL"),
                 f"{PROTOCOL}\n".encode("ascii"),
@@ -298,6 +316,14 @@ class Spool:
             return "died" if self.finish(ticket, "died") else "gone"
         return self._hand_back(ticket, ticket._replace(state="ready", pilot=""))
 
+    def restart(self, ticket: Ticket) -> Optional[Ticket]:
+        """Running stays running: one start more; None when the ticket is no longer ours.
+
+        Only the pilot that claimed it may do so, before it begins.
+        """
+        target = ticket._replace(starts=ticket.starts + 1)
+        return target if self._move(ticket, target) else None
+
     def unclaim(self, ticket: Ticket) -> str:
         """Running to ready: given back before the job was started, so nothing is counted.
 
@@ -321,8 +347,14 @@ class Spool:
     def _finish(self, ticket: Ticket, kind: str) -> bool:
         if kind not in KINDS:
             raise ValueError(f"no kind of end: {kind!r}")
-        files.make_folder(self.path("done", ticket.instance))
-        return self._move(ticket, ticket._replace(state="done", kind=kind))
+        target = ticket._replace(state="done", kind=kind)
+        try:
+            return self._move(ticket, target)
+        except FileNotFoundError:
+            # RACE: none; somebody removed the folder by hand.
+            if not files.make_folder(self.path("done", ticket.instance)):
+                raise
+            return self._move(ticket, target)
 
     def _hand_back(self, ticket: Ticket, target: Ticket) -> str:
         if not self._move(ticket, target):
@@ -404,18 +436,41 @@ class Spool:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
 
-    def empty_trash(self, seconds: float) -> bool:
-        """Delete what lies in trash/ for at most so long; tell whether it is empty now."""
-        deadline = time.monotonic() + seconds
+    def drafts(self) -> List[bytes]:
+        """Return the paths of what is being made just now, or was left by a killed maker."""
+        found = []
+        for folder, pattern in DRAFTS.items():
+            names = files.names(self.path(folder) if folder else self.root)
+            found += [self.path(folder, name) for name in names if pattern.fullmatch(name)]
+        return found
+
+    def remove(self, draft: bytes) -> None:
+        """Remove a draft, file or folder."""
+        if os.path.isdir(draft):
+            files.remove_tree(draft)
+        else:
+            files.unlink(draft)
+
+    def empty_trash(self, go_on: Callable[[], bool]) -> bool:
+        """Delete what lies in trash/ while `go_on` says so; tell whether it is empty now."""
         for name in sorted(os.listdir(self.path("trash"))):
-            if not _delete(files.join(self.path("trash"), name), deadline):
+            if not _delete(files.join(self.path("trash"), name), go_on):
                 return False
         return True
 
 
-def _delete(path: bytes, deadline: float) -> bool:
-    """Delete a tree until the deadline (monotonic); False when something is left."""
-    if time.monotonic() > deadline:
+def _sync_parent(root: bytes) -> None:
+    """Make the workspace's own name durable, where its parent folder may be opened."""
+    try:
+        files.sync_folder(os.path.dirname(root))
+    except PermissionError:
+        # RACE: none; a site may let nobody list the folder of all accounts.
+        return
+
+
+def _delete(path: bytes, go_on: Callable[[], bool]) -> bool:
+    """Delete a tree while `go_on` says so; False when something is left."""
+    if not go_on():
         return False
     try:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
@@ -424,7 +479,7 @@ def _delete(path: bytes, deadline: float) -> bool:
         # A job may have left folders that even their owner cannot list or empty.
         files.change_mode(path, 0o700)
         for name in os.listdir(path):
-            _delete(files.join(path, name), deadline)
+            _delete(files.join(path, name), go_on)
         return files.remove_folder(path)
     except OSError as error:
         # RACE: another pass empties the same trash. What cannot be deleted is tried again later.

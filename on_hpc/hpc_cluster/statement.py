@@ -3,10 +3,14 @@
 It is rewritten whole whenever something changes; that it cannot be written stops nobody.
 """
 
+import sys
 from typing import Any, Callable, Dict
 
 from hpc_cluster import clock, pilot
 from hpc_cluster.spool import Spool
+
+SHOWN_S = 1.0
+"""What a power cut may forget is written no more often."""
 
 
 class Statement:
@@ -15,6 +19,8 @@ class Statement:
     def __init__(self, spool: Spool, name: str) -> None:
         self._spool, self._name = spool, name
         self._said: Dict[str, Any] = {}
+        self._shown_at = float("-inf")
+        self._is_news = False
 
     def __getitem__(self, key: str) -> Any:
         """Return what was said last."""
@@ -26,13 +32,16 @@ class Statement:
         self._write(pilot.tell)
 
     def show(self, **changes: Any) -> None:
-        """Say something, where it is news, that a power cut may forget."""
-        news = {key: value for key, value in changes.items() if self._said.get(key) != value}
-        if news:
-            self._said.update(news)
+        """Say something that a power cut may forget; news are written at once, or where others were
+        just written with the call that comes SHOWN_S after them."""
+        self._is_news = self._is_news or any(self._said.get(k) != v for k, v in changes.items())
+        self._said.update(changes)
+        if self._is_news and clock.monotonic() >= self._shown_at + SHOWN_S:
+            self._shown_at = clock.monotonic()
             self._write(pilot.show)
 
     def _write(self, how: Callable[[Spool, str, Dict[str, Any]], None]) -> None:
+        self._is_news = False
         try:
             how(self._spool, self._name, self._said)
         except OSError as error:
@@ -42,6 +51,7 @@ class Statement:
 def log(line: str) -> None:
     """Print one line about one transition; a full disk must not stop the pilot."""
     try:
-        print(clock.iso(), line, flush=True)
+        sys.stdout.write(f"{clock.iso()} {line}\n")
+        sys.stdout.flush()
     except OSError:
         return

@@ -55,6 +55,15 @@ class Begun(NamedTuple):
     """Another session is sending it."""
 
 
+class Count(NamedTuple):
+    """What is in the store."""
+
+    files: int
+    bytes: int
+    in_use: int
+    """Files that a job on the cluster names; they are not evicted."""
+
+
 class Store:
     """The store of one workspace, as one session uses it."""
 
@@ -176,7 +185,8 @@ class Store:
         if name.endswith(".part"):
             return True
         status = self._look(name)
-        return status is not None and now - status.st_ctime >= self.still_s
+        # One from the future is idle, too: the file server's clock was set back since.
+        return status is not None and abs(now - status.st_ctime) >= self.still_s
 
     def release(self, key: str) -> None:
         """inputs/KEY.S becomes inputs/KEY.part, for a later session to continue."""
@@ -214,6 +224,13 @@ class Store:
                 removed.append(name)
             total -= size
         return removed
+
+    def count(self) -> Count:
+        """Count the complete files."""
+        found = [self._look(name) for name in files.names(self.folder) if KEY.fullmatch(name)]
+        there = [status for status in found if status is not None]
+        in_use = sum(1 for status in there if status.st_nlink > 1)
+        return Count(len(there), sum(status.st_size for status in there), in_use)
 
     def _look(self, name: str) -> Any:
         try:

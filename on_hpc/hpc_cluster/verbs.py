@@ -22,10 +22,16 @@ ORPHAN_S = 36 * 3600
 """What no record knows is kept for so long: a service host may come back from a restored state."""
 
 TRASH_S = 10
-"""A request deletes for at most so long; the rest is deleted by later ones."""
+"""A session deletes for at most so long at a time; the rest is deleted by later ones."""
 
-LOOK_S = 1
-"""While a near end waits for a result, it is looked for this often."""
+RESULTS = 2000
+"""A census reads at most so many results; the others are asked for."""
+
+LOOK_S = 0.1
+LOOK_PART = 0.1
+LOOK_MOST_S = 1.0
+"""While a near end waits for a result, it is looked for every LOOK_S at first, then every LOOK_PART
+of the time waited, and every LOOK_MOST_S in the end: what took long is told a little later."""
 
 TAIL_BYTES = 16 << 20
 """No more of a stream is returned at once."""
@@ -41,8 +47,9 @@ class Verbs:
     """The verbs on one workspace for one service host, in one session."""
 
     def __init__(
-        self, spool: Spool, session: str, instance: str, pause: Callable[[float], None]
+        self, spool: Spool, session: str, instance: str, pause: Callable[[float], Optional[bool]]
     ) -> None:
+        """`pause` sleeps for so many seconds; True, and at once, when the near end asks."""
         self._spool = spool
         self._session = session
         self._instance = instance
@@ -51,6 +58,8 @@ class Verbs:
         self.orphan_s = ORPHAN_S
         self.made = False
         """The workspace was made when this session began."""
+        self._littered = False
+        """Something lies in trash that this session may delete."""
 
     def do(self, verb: Any, args: Any) -> Any:
         """Perform a verb. Raises ClusterError, OSError."""
@@ -60,6 +69,14 @@ class Verbs:
         if not isinstance(args, dict):
             raise UsageError(f"{verb}: the arguments are no JSON object")
         return act(self, args)
+
+    def tidy(self, go_on: Callable[[], bool]) -> None:
+        """Delete what requests have moved to trash, while `go_on` says so, for TRASH_S at most."""
+        deadline = clock.monotonic() + TRASH_S
+        if self._littered:
+            self._littered = not self._spool.empty_trash(
+                lambda: go_on() and clock.monotonic() < deadline
+            )
 
     # ---- looking -----------------------------------------------------------------------------
 
@@ -76,8 +93,12 @@ class Verbs:
         }
 
     def census(self, args: Dict[str, Any]) -> Dict[str, Any]:
-        """List every ticket of this service host; a listing that fails is an error, not a gap."""
+        """List every ticket of this service host; a listing that fails is an error, not a gap.
+
+        With `results`, what stands behind the tickets in done is read as well.
+        """
         found = self._spool.census(self._instance)
+        read = [ticket.parse("done", n) for n in found.done] if args.get("results") is True else []
         return {
             "incoming": found.incoming,
             "ready": found.ready,
@@ -85,18 +106,20 @@ class Verbs:
             "done": found.done,
             "others": {"ready": found.others_ready, "running": found.others_running},
             "complete": True,
+            "collected": {t.name: self._collected(t) for t in read[:RESULTS] if t is not None},
         }
 
     def wait(self, args: Dict[str, Any]) -> Dict[str, Any]:
-        """Wait until done holds a ticket that the near end has not seen."""
+        """Wait until done holds a ticket that the near end has not seen, or it asks something."""
         seen = set(_texts(args, "seen"))
-        deadline = clock.monotonic() + _count(args, "seconds")
+        began = clock.monotonic()
+        deadline = began + _count(args, "seconds")
         while True:
-            done = {t.name for t in self._spool.tickets("done", self._instance)}
-            left = deadline - clock.monotonic()
-            if done - seen or left <= 0:
-                return {"changed": bool(done - seen)}
-            self._pause(min(LOOK_S, left))
+            changed = any(t.name not in seen for t in self._spool.tickets("done", self._instance))
+            now = clock.monotonic()
+            rest_s = max(LOOK_S, min(LOOK_MOST_S, LOOK_PART * (now - began)))
+            if changed or now >= deadline or self._pause(min(rest_s, deadline - now)):
+                return {"changed": changed}
 
     def tail(self, args: Dict[str, Any]) -> Dict[str, Any]:
         """Return the end of a stream of the latest attempt."""
@@ -136,23 +159,34 @@ class Verbs:
         return answer
 
     def _collected(self, found: ticket.Ticket) -> Dict[str, Any]:
-        result, error = self._result(found)
         pilots = []
         if found.pilot != ticket.NO_PILOT:
             pilots = [pilot.read(self._spool, found.pilot)]
+        try:
+            result, error = self._result(found)
+        except OSError as trouble:
+            text = f"result.json cannot be read now: {trouble.strerror}"
+            return {"result": None, "pilots": pilots, "error": text, "passing": True}
         return {"result": result, "pilots": pilots, "error": error}
 
     def _result(self, found: ticket.Ticket) -> Tuple[Optional[Dict[str, Any]], Optional[str]]:
-        """Return result.json of the attempt in a ticket, and what is wrong with it."""
+        """Return result.json of the attempt in a ticket, and what is wrong with it.
+
+        Raises OSError for what may pass.
+        """
         folder, attempt = self._spool.job_folder(found.job), f"a{found.starts}"
         try:
             result = _read(folder, attempt, "result.json")
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in files.PASSING:
+                raise
             # A job that died, or was cancelled before it ran, has none.
             wanted = found.kind in ("ok", "fail")
             return None, f"result.json cannot be read: {error}" if wanted else None
         if result.get("id") != found.job or result.get("attempt") != found.starts:
             return None, "result.json belongs to another attempt"
+        if result.get("pilot") != found.pilot:
+            return None, "result.json is of another pilot"
         return result, None
 
     # ---- moving ------------------------------------------------------------------------------
@@ -187,14 +221,17 @@ class Verbs:
         return self._spool.cancel_all(self._jobs(args))
 
     def purge(self, args: Dict[str, Any]) -> Dict[str, Any]:
-        """Anything to nothing: data to trash (or kept), then the tickets; then delete a while."""
+        """Anything to nothing: data to trash (or kept), then the tickets."""
         jobs = self._jobs(args)
         self._spool.purge_all(jobs, keep=args.get("keep") is True)
-        self._spool.empty_trash(TRASH_S)
+        self._littered = True
         return {"purged": jobs}
 
     def sweep(self, args: Dict[str, Any]) -> Dict[str, Any]:
-        """Remove what was forgotten: unknown jobs, tickets of dead sessions, idle inputs."""
+        """Remove what was forgotten: unknown jobs, tickets of dead sessions, idle inputs.
+
+        With `kept_s`, what lies in kept/ for longer than so many seconds goes, too.
+        """
         known = set(_texts(args, "known"))
         limit = None if args.get("store_bytes") is None else _count(args, "store_bytes")
         before = self._store.now() - self.orphan_s
@@ -209,9 +246,37 @@ class Verbs:
         litter = [t for t in litter if _changed(self._spool.ticket_path(t), before) < before]
         for found in litter:
             files.unlink(self._spool.ticket_path(found))
+        for draft in self._spool.drafts():
+            if _changed(draft, before) < before:
+                self._spool.remove(draft)
         evicted = self._store.evict(limit, self.orphan_s)
-        self._spool.empty_trash(TRASH_S)
-        return {"trashed": orphans, "litter": [t.name for t in litter], "evicted": evicted}
+        unkept = []
+        if args.get("kept_s") is not None:
+            unkept = self._kept(before=self._store.now() - _count(args, "kept_s"))
+        for name in unkept:
+            self._spool.discard(self._spool.path("kept", name), keep=False)
+        deadline = clock.monotonic() + TRASH_S
+        self._spool.empty_trash(lambda: clock.monotonic() < deadline)
+        return {
+            "trashed": orphans,
+            "litter": [t.name for t in litter],
+            "evicted": evicted,
+            "store": self._store.count()._asdict(),
+            "unkept": unkept,
+            "kept": len(self._kept()),
+            "trash": len(os.listdir(self._spool.path("trash"))),
+        }
+
+    def _kept(self, before: float = float("inf")) -> List[str]:
+        """Return what lies in kept/ of this service host's jobs, and does so since `before`."""
+        found = []
+        for name in files.names(self._spool.path("kept")):
+            job = name.partition(".")[0]
+            ours = ticket.is_job(job) and ticket.instance_of(job) == self._instance
+            # Renaming a folder into kept/ changes its ctime.
+            if ours and _changed(self._spool.path("kept", name), float("inf")) <= before:
+                found.append(name)
+        return found
 
     def _tickets_by_job(self) -> Dict[str, List[ticket.Ticket]]:
         """Return the tickets of every job of this service host that left anything here."""
@@ -240,10 +305,15 @@ class Verbs:
         return incoming if len(tickets) > len(incoming) else []
 
     def pilots(self, args: Dict[str, Any]) -> Any:
-        """Observe the pilots, reap what dead ones left, and submit what the policy asks for."""
+        """Observe the pilots, reap what dead ones left, and submit what the policy asks for.
+
+        With `unless_done`, nothing of that while a result waits: its answer comes first.
+        """
         policy = args.get("policy")
         if not isinstance(policy, dict):
             raise UsageError("pilots needs a policy")
+        if args.get("unless_done") is True and self._spool.tickets("done", self._instance):
+            return None
         return queuer.keep(self._spool, policy)
 
     def submit(self, args: Dict[str, Any]) -> Any:

@@ -46,7 +46,9 @@ class Walltime(NamedTuple):
         for name in END_TIMES:
             told = environment.get(name, "")
             if told.isdigit() and int(told) > unix:
-                return cls(now, now + int(told) - unix, float(told), limit_s)
+                # A clock that is late makes it no longer than it was asked for.
+                left_s = min(int(told) - unix, float("inf") if limit_s is None else limit_s)
+                return cls(now, now + left_s, unix + left_s, limit_s)
         if limit_s is None:
             return cls(now, None, None)
         return cls(now, now + limit_s, unix + limit_s, limit_s)

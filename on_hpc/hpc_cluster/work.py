@@ -11,24 +11,13 @@ import errno
 import hashlib
 import os
 import time
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 from hpc_cluster import files
 from hpc_cluster.description import Description
 from hpc_cluster.errors import ClusterError
 
-NOT_THE_JOB = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-    errno.ESTALE,
-    errno.EROFS,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.EAGAIN,
-    errno.ETIMEDOUT,
-)
+NOT_THE_JOB = files.PASSING
 """Errors of the node or the storage: the job is given back instead of answered."""
 
 NO_LINKS = (
@@ -47,6 +36,9 @@ PAUSES_S = (0.2, 1.0, 3.0)
 """A missing file is looked for again after these: on a network file system one ENOENT means
 little."""
 
+Look = Callable[[Callable[[bytes], Any], bytes], Any]
+"""How to look for a file: `look_once` or `insist`."""
+
 
 class CannotStart(ClusterError):
     """The job cannot be started anywhere; `reason` is the answer's."""
@@ -56,7 +48,7 @@ class CannotStart(ClusterError):
         self.reason = reason
 
 
-def fill(folder: bytes, staged: bytes, found: Description) -> None:
+def fill(folder: bytes, staged: bytes, found: Description, look: Look) -> None:
     """Make work/ in an attempt's folder, with the inputs from where they were staged.
 
     Raises CannotStart for a missing or damaged input, OSError.
@@ -73,7 +65,7 @@ def fill(folder: bytes, staged: bytes, found: Description) -> None:
     for number, item in enumerate(found.inputs):
         source = files.join(staged, str(number))
         try:
-            size = insist(os.stat, source).st_size
+            size = look(os.stat, source).st_size
         except FileNotFoundError as error:
             words = f"the input {shown(item.name)} is missing on the cluster"
             raise CannotStart(words, "stage_in") from error
@@ -86,6 +78,11 @@ def fill(folder: bytes, staged: bytes, found: Description) -> None:
 def shown(name: str) -> str:
     """Return a name in quotes for people; undecodable bytes as \\xNN."""
     return "'" + files.to_bytes(name).decode("utf-8", "backslashreplace") + "'"
+
+
+def look_once(function: Callable[[bytes], Any], path: bytes) -> Any:
+    """Call a function on a path."""
+    return function(path)
 
 
 def insist(function: Callable[[bytes], Any], path: bytes) -> Any:
@@ -112,16 +109,16 @@ def give(source: bytes, target: bytes, *, writable: bool) -> None:
 
 
 def hash_outputs(folder: bytes, found: Description) -> Tuple[Dict[str, Any], Dict[str, str]]:
-    """Make outputs durable and return their sizes and hashes, and what is wrong with the others."""
-    inner = ("work",) if found.layout == "flat" else ("work", "output")
+    """Return the sizes and hashes of outputs, and what is wrong with the others."""
+    inner = _inner(found)
     outputs, problems = {}, {}
     for item in found.outputs:
         try:
-            descriptor = files.open_inside(folder, *(inner + (item.name,)))
+            descriptor = files.open_inside(folder, *inner, item.name)
         except OSError as error:
             if error.errno in NOT_THE_JOB:
                 raise
-            path = files.join(folder, *(inner + (item.name,)))
+            path = files.join(folder, *inner, item.name)
             problems[item.key] = f"its output {shown(item.name)} {_wrong(path, error)}"
             continue
         with os.fdopen(descriptor, "rb") as file:
@@ -131,11 +128,23 @@ def hash_outputs(folder: bytes, found: Description) -> Tuple[Dict[str, Any], Dic
                 digest.update(block)
                 size += len(block)
                 block = file.read(BLOCK_BYTES)
-            files.sync_descriptor(descriptor)
         outputs[item.key] = {"name": item.name, "bytes": size, "sha256": digest.hexdigest()}
-    if outputs:
-        files.sync_folder(files.join(folder, *inner))
     return outputs, problems
+
+
+def output_paths(folder: bytes, found: Description) -> List[bytes]:
+    """Return where the outputs are to lie."""
+    return [files.join(folder, *_inner(found), item.name) for item in found.outputs]
+
+
+def output_folders(folder: bytes, found: Description) -> List[bytes]:
+    """Return the folders on the way to the outputs."""
+    inner = _inner(found)
+    return [files.join(folder, *inner[:depth]) for depth in range(1, len(inner) + 1)]
+
+
+def _inner(found: Description) -> Tuple[str, ...]:
+    return ("work",) if found.layout == "flat" else ("work", "output")
 
 
 def _wrong(path: bytes, error: OSError) -> str:

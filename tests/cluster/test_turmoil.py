@@ -1,13 +1,18 @@
-"""Many jobs while their pilots are cancelled at random: each is answered, once, as undisturbed."""
+"""Many jobs while things die at random: each is answered, once, and as undisturbed."""
 
 from __future__ import annotations
 
 import os
 import random
 import threading
+from pathlib import Path
 
 import pytest
+from cluster.cluster import Cluster
 from cluster.service import Site
+from soak import checker
+from soak import soak as soaking
+from soak.slurm import there
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -57,3 +62,17 @@ def test_jobs_survive_pilots_that_are_cancelled_at_random(site: Site, count: int
         assert (site.out / name).read_text() == answer["id"] + "\n"
     history = (site.state / "history.jsonl").read_text().splitlines()
     assert len(history) == count
+
+
+@pytest.mark.parametrize("count", [pytest.param(400, marks=pytest.mark.slow)] if FULL else [40])
+def test_jobs_survive_the_death_of_whatever_serves_them(
+    cluster: Cluster, tmp_path: Path, count: int
+) -> None:
+    """Submitters, sessions, sshd's children, runners, jobs, batch jobs and Slurm's daemons."""
+    settings = soaking.Settings(
+        jobs=count, hosts=2, pilots=4, window=count // 4, every_s=1.0, deeds=count // 3
+    )
+    with there(cluster, tmp_path, settings) as site:
+        result = soaking.run(tmp_path, settings, site, print)
+    assert checker.check(tmp_path) == {}
+    assert sum(result.deeds.values()) > 0

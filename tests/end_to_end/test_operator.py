@@ -561,5 +561,5 @@ def test_a_refused_pilot_a_pause_and_a_lost_cluster_are_told(
     operate.world.configure(remote={"python": "/nowhere/python"}, hpc={"scheduler": "slurm"})
     operate("pass")
     row = explained(operate)
-    assert "the cluster has not answered" in row["why"]
+    assert "the cluster cannot be used" in row["why"]
     assert any("/nowhere/python" in text for text in row["evidence"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hpc_batch import far_end, hosts, session
+from hpc_batch import far_end, hosts, session, tidings
 from hpc_batch.bulk import Outgoing
 from hpc_batch.config import Remote
 from hpc_batch.inputs import examine
@@ -76,7 +76,7 @@ def outgoing(path: Path, job: str = "", number: int = 0) -> Outgoing:
     return Outgoing(to, str(path), examine(str(path)))
 
 
-def load(job: str, *inputs: session.Carried, script: bytes = b"#!/bin/sh\ntrue\n") -> session.Load:
+def load(job: str, *inputs: tidings.Carried, script: bytes = b"#!/bin/sh\ntrue\n") -> tidings.Load:
     description = {
         "protocol": 1,
         "id": job,
@@ -95,7 +95,7 @@ def load(job: str, *inputs: session.Carried, script: bytes = b"#!/bin/sh\ntrue\n
         "attempts": 3,
         "starts": 10,
     }
-    return session.Load(job, description, script, inputs)
+    return tidings.Load(job, description, script, inputs)
 
 
 def far_ends(name: str, mode: str) -> list[int]:

@@ -69,11 +69,12 @@ def live(workspace: str, record: Path) -> None:
         assert verbs.do("census", {})["done"] == [f"{JOB}.a0.-.cancelled"]
         known = write(record, {"phase": "cleaning"})
     assert verbs.do("purge", {"jobs": [JOB], "keep": False}) == {"purged": [JOB]}
+    verbs.tidy(lambda: True)
     write(record, {"phase": "ended"})
 
 
 def send(spool: Spool, session: str, missing: list[str]) -> None:
-    """Send both inputs through a data channel, as frames."""
+    """Send both inputs through a channel, as frames."""
     reader, near_writer = os.pipe()
     near_reader, writer = os.pipe()
     files: list[tuple[list[Any], bytes]] = [(["job", JOB, 1], SENT)]
@@ -85,8 +86,11 @@ def send(spool: Spool, session: str, missing: list[str]) -> None:
         os.write(near_writer, json.dumps({"frame": head}).encode() + b"\n" + data)
     os.write(near_writer, b'{"sync":1}\n')
     os.close(near_writer)
+    channel = Channel(reader, writer)
+    frames = Frames(spool, session, INSTANCE, channel)
     try:
-        Frames(spool, session, INSTANCE, Channel(reader, writer)).serve()
+        while True:
+            frames.perform(channel.request())
     except Ended:
         assert json.loads(os.read(near_reader, 4096)) == {"synced": {"failed": []}}
 

@@ -4,48 +4,134 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from workshop import Workshop
+import pytest
+from workshop import SESSION, Workshop, wait_until
 
-from hpc_cluster.attempt import Attempt, Context
+from hpc_cluster import files
+from hpc_cluster.attempt import QUICK_BYTES, Attempt, Context
 from hpc_cluster.guard import Guard
 from hpc_cluster.walltime import Walltime
 
 PILOT = "9" * 16
 
 
-def test_an_attempt_has_moved_on_whenever_it_wakes_the_runner(tmp_path: Path) -> None:
-    """A runner that wakes and finds nothing to do would sleep until its next look."""
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Workshop]:
+    """A workspace."""
     workshop = Workshop(tmp_path / "w")
-    job = workshop.job("#!/bin/sh\necho out\n")
-    (ticket,) = workshop.spool.waiting()
-    ours = workshop.spool.claim(ticket, PILOT)
+    yield workshop
+    workshop.close()
+
+
+@pytest.fixture
+def guard() -> Iterator[Guard]:
+    """A guard, which kills what a test leaves."""
+    guard = Guard(60.0, PILOT)
+    yield guard
+    guard.close()
+
+
+def begun(shop: Workshop, guard: Guard, wake: object = lambda: None) -> Attempt:
+    """Claim the job that waits, and begin its attempt."""
+    (ticket,) = shop.spool.waiting()
+    ours = shop.spool.claim(ticket, PILOT)
     assert ours is not None
+    walltime = Walltime.of(None, {})
+    return Attempt(Context(shop.spool, PILOT, None, walltime, guard, dict(os.environb), wake), ours)
+
+
+def test_an_attempt_has_moved_on_whenever_it_wakes_the_runner(shop: Workshop, guard: Guard) -> None:
+    """A runner that wakes and finds nothing to do would sleep until its next look."""
+    big = b"x" * (QUICK_BYTES + 1)
+    job = shop.job("#!/bin/sh\ncp in out\n", inputs=[("in", big)], outputs=["out"])
     seen: list[str] = []
     attempts: list[Attempt] = []
 
     def wake() -> None:
         """Look at once, as the runner may: the thread that calls has not ended yet."""
-        while not attempts:
-            time.sleep(0.001)
+        wait_until(lambda: bool(attempts))
         attempts[0].step(alone=True)
+        attempts[0].collect()
         seen.append(attempts[0].phase)
 
-    guard = Guard(60.0)
-    try:
-        walltime = Walltime.of(None, {})
-        context = Context(workshop.spool, PILOT, None, walltime, guard, wake)
-        attempts.append(Attempt(context, ours))
-        deadline = time.monotonic() + 30
-        while attempts[0].outcome is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-            if attempts[0].phase == "running":
-                attempts[0].step(alone=True)
-        assert seen[0] != "preparing"
-        assert attempts[0].outcome is not None
-        assert len(seen) == 2
-    finally:
-        guard.close()
-        workshop.close()
-    assert os.path.exists(workshop.spool.path("jobs", job, "a1", "result.json"))
+    attempts.append(begun(shop, guard, wake))
+    deadline = time.monotonic() + 30
+    while attempts[0].outcome is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        if attempts[0].phase in ("running", "ended"):
+            attempts[0].step(alone=True)
+            attempts[0].collect()
+    assert attempts[0].outcome is not None
+    wait_until(lambda: len(seen) == 2)
+    assert seen[0] != "preparing" and seen[1] == "written"
+    assert os.path.exists(shop.spool.path("jobs", job, "a1", "result.json"))
+
+
+def test_what_is_quick_needs_no_thread(shop: Workshop, guard: Guard) -> None:
+    job = shop.job("#!/bin/sh\ncp in out\n", inputs=[("in", b"x")], outputs=["out"])
+    woken: list[None] = []
+    attempt = begun(shop, guard, lambda: woken.append(None))
+    attempt.step(alone=True)
+    assert attempt.phase in ("running", "ended")
+
+    def is_over() -> bool:
+        attempt.step(alone=True)
+        return attempt.phase != "running"
+
+    wait_until(is_over)
+    assert attempt.phase == "ended" and not attempt.holds_a_slot
+    attempt.collect()
+    assert attempt.phase == "written" and attempt.kind == "ok" and woken == []
+    folder = shop.spool.attempt_folder(job, 1)
+    names = ("stdout", "stderr", "result.json", "work/out")
+    assert sorted(attempt.files) == sorted(files.join(folder, name) for name in names)
+    assert set(attempt.folders) == {
+        shop.spool.job_folder(job),
+        folder,
+        files.join(folder, "work"),
+    }
+
+
+def test_what_is_not_seen_at_once_is_looked_for_again(shop: Workshop, guard: Guard) -> None:
+    """On a network file system one ENOENT means little."""
+    job = shop.stage("#!/bin/sh\nexec sleep 60\n", inputs=[("in", b"x")])
+    late = shop.spool.path("jobs", job, "in", "0")
+    files.rename(late, late + b".hidden")
+    shop.spool.publish_all([(job, SESSION)])
+    attempt = begun(shop, guard)
+    attempt.step(alone=True)
+    assert attempt.phase == "preparing"
+    files.rename(late + b".hidden", late)
+
+    def runs() -> bool:
+        attempt.step(alone=True)
+        return attempt.phase != "preparing"
+
+    wait_until(runs)
+    assert attempt.phase == "running"
+    attempt.lose()
+
+
+def test_a_start_that_another_pilot_has_begun_is_left_alone(shop: Workshop, guard: Guard) -> None:
+    """The file server forgot its claim in a crash, and its job still writes into that folder."""
+    spool, job = shop.spool, shop.job("#!/bin/sh\necho mine\n")
+    other = spool.attempt_folder(job, 1)
+    files.make_folder(other)
+    files.write_new(files.join(other, "stdout"), b"its own")
+    attempt = begun(shop, guard)
+
+    def is_over() -> bool:
+        attempt.step(alone=True)
+        attempt.collect()
+        return attempt.outcome is not None
+
+    wait_until(is_over)
+    assert attempt.outcome is not None and attempt.outcome.verb == "finish"
+    assert attempt.ticket.starts == 2
+    assert spool.tickets("running") == [attempt.ticket]
+    assert files.names(other) == ["stdout"]
+    assert files.read_bytes(files.join(other, "stdout")) == b"its own"
+    assert files.read_bytes(spool.path("jobs", job, "a2", "stdout")) == b"mine\n"

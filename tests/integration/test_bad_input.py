@@ -384,6 +384,19 @@ def test_a_cancel_that_comes_too_late_does_not_hit_a_later_drop_of_that_name(her
     assert here.until("thing")["thing"]["status"] == "ok"
 
 
+def test_a_cancel_that_goes_with_the_answer_troubles_nobody(
+    here: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here.drop_quick("thing")
+    here.sweep()
+    here.wait_for_tickets(1)
+    (here.dropbox / "thing.job.cancel").touch()
+    here.drop_quick("next")
+    assert here.sweep() == 0
+    assert capsys.readouterr().err == ""
+    assert here.answer("thing")["status"] == "ok" and not (here.dropbox / "next.job").exists()
+
+
 def test_a_cancel_after_the_answer_cancels_nothing_and_is_removed(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from desk import NAMES, making
 from world import World, world
+
+from hpc_cluster import files
 
 
 @pytest.fixture
@@ -298,4 +301,80 @@ def test_one_job_that_the_cluster_cannot_understand_delays_no_other(
         assert time.monotonic() < deadline, here.picture()
     assert here.answer("good")["status"] == "ok"
     assert [r["name"] for r in here.records() if r["phase"] == "STAGING"] == ["odd.job"]
-    assert "1 jobs wait" in capfd.readouterr().err
+    assert "odd.job cannot go on" in capfd.readouterr().err
+
+
+def test_a_cancel_file_that_comes_with_the_answer_does_not_stop_the_taking(tmp_path: Path) -> None:
+    with world(tmp_path) as here:
+        here.drop("late", "say", args={"words": "one"})
+        here.sweep()
+        here.wait_for_tickets(1)
+        (here.dropbox / "late.job.cancel").touch()
+        here.drop("next", "nothing", output_map={"target": str(here.out / "next")})
+        assert here.sweep() == 0
+        assert here.answer("late")["status"] == "ok"
+        assert [r["name"] for r in here.records()] == ["next.job"]
+
+
+def test_a_cancelled_job_is_answered_with_its_own_words_after_half_a_check(tmp_path: Path) -> None:
+    with making(tmp_path) as make:
+        desk = make("host")
+        desk.take()
+        for record in desk.records:  # a check that was cut off while it wrote
+            (desk.here.state / "jobs" / record.id / "job").write_bytes(b"")
+            (desk.here.dropbox / f"{record.name}.cancel").touch()
+    desk.here.sweep()
+    for name in NAMES:
+        answer = yaml.safe_load((desk.here.dropbox / f"{name}.finished").read_bytes())
+        assert answer["args"] == {"words": name}
+        assert answer["job"]["reason"] == "cancelled"
+        assert "drop" not in answer["job"]
+
+
+def test_a_file_of_many_jobs_is_stored_once_and_the_store_is_counted(here: World) -> None:
+    source = here.root / "shared"
+    source.write_bytes(os.urandom(1 << 20))
+    os.utime(source, ns=(1, 1))
+    time.sleep(2.1)  # a file that changed just now may change again
+    for batch in range(2):
+        names = [f"job{batch}{number}" for number in range(5)]
+        for name in names:
+            outputs = {"target": str(here.out / name)}
+            here.drop(name, "copy", input_map={"source": str(source)}, output_map=outputs)
+        here.until(*names)
+        stored = list((here.workspace / "inputs").iterdir())
+        assert len(stored) == 1 and stored[0].stat().st_size == 1 << 20
+        assert here.status()["store"]["bytes"] == 1 << 20, "sent once"
+    files.unlink(str(here.state / "swept.json"))
+    here.drop_copy("last")
+    here.until("last")
+    store = here.status()["store"]
+    assert {k: store[k] for k in ("files", "bytes", "in_use")} == {
+        "files": 1,
+        "bytes": 1 << 20,
+        "in_use": 0,
+    }
+
+
+def test_a_store_that_has_outgrown_its_limit_is_swept(here: World) -> None:
+    here.configure(limits={"store_bytes": "1M"})
+    source = here.root / "big"
+    source.write_bytes(bytes(2 << 20))
+    here.drop_copy("first")
+    here.until("first")
+    outputs = {"target": str(here.out / "t")}
+    here.drop("second", "copy", input_map={"source": str(source)}, output_map=outputs)
+    here.until("second")
+    stored = next(iter((here.workspace / "inputs").iterdir()))
+    hour_ago = time.time() - 3600
+    os.utime(stored, (hour_ago, stored.stat().st_mtime))
+    swept = files.read_json(str(here.state / "swept.json"))
+    files.replace(
+        str(here.state / "swept.json"),
+        files.to_json({**swept, "elapsed_s": swept["elapsed_s"] - 3600}),
+    )
+    here.drop_copy("third")
+    here.until("third")
+    assert list((here.workspace / "inputs").iterdir()) == []
+    store = here.status()["store"]
+    assert (store["bytes"], store["evicted"], store["limit"]) == (0, 1, 1 << 20)

@@ -48,6 +48,31 @@ def env() -> dict[str, Any]:
     return {"scripts": CHECKOUT / "on_hpc" / "scripts"}
 
 
+@pytest.mark.parametrize(
+    ("transport", "end"),
+    [
+        ("local", "sh -c 'kill -9 $$'; exit $?"),
+        ("fabric", "kill -9 $$"),
+        ("openssh", "kill -9 $$"),
+    ],
+)
+def test_a_far_end_that_is_killed_as_it_starts_is_tried_again_in_silence(
+    tmp_path: Path,
+    server: sshd.Sshd,
+    transport: str,
+    end: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = {"transport": "local"} if transport == "local" else remote(server, transport)
+    with world(tmp_path, remote={**where, "prologue": end}, hpc_env=env()) as here:
+        target = here.drop_copy("one")
+        assert here.sweep() == 75
+        assert capsys.readouterr().err == ""
+        here.configure(remote=where, hpc_env=env())
+        assert here.until("one")["one"]["status"] == "ok"
+        assert target.read_text() == "hello"
+
+
 @pytest.mark.parametrize("transport", ["fabric", "openssh"])
 def test_jobs_travel_over_ssh(tmp_path: Path, server: sshd.Sshd, transport: str) -> None:
     with world(tmp_path, remote=remote(server, transport), hpc_env=env()) as here:
@@ -151,6 +176,12 @@ def test_a_trivial_job_is_answered_while_a_huge_input_crawls(
                 assert here.answer("small")["status"] == "ok"
                 assert line.up_bytes < 2 << 30
                 assert not here.finished("huge").exists()
+                end = time.monotonic() + 60
+                while not (told := here.status()["transfers"]) or not told[0]["left_s"]:
+                    assert time.monotonic() < end and running.poll() is None
+                    time.sleep(0.1)
+                assert told[0]["what"] == str(huge) and told[0]["of"] == 2 << 30
+                assert 0 < told[0]["bytes"] < told[0]["of"] and told[0]["rate"] > 0
             finally:
                 running.kill()
                 running.wait()

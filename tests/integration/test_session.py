@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from hpc_batch import far_end, sending
 from hpc_batch.bulk import WantedOutput, WantedStream
 from hpc_batch.config import Remote
 from hpc_batch.errors import FarEndError, RemoteError, RemoteTimeout
-from hpc_batch.session import Carried
+from hpc_batch.tidings import Carried
 from hpc_cluster.spool import Spool
 from hpc_cluster.store import Store
 from hpc_cluster.verbs import Verbs
@@ -71,7 +72,7 @@ def end(near: Near, job: str, kind: str = "ok") -> str:
     (folder / "work" / "out.txt").write_bytes(b"result of " + job.encode())
     (folder / "stdout").write_bytes(b"0123456789")
     (folder / "stderr").write_bytes(b"")
-    result = {"protocol": 1, "id": job, "attempt": 1, "kind": kind, "rc": 0}
+    result = {"protocol": 1, "id": job, "attempt": 1, "pilot": "5" * 16, "kind": kind, "rc": 0}
     (folder / "result.json").write_text(json.dumps(result))
     ticket = f"{job}.a1.{'5' * 16}.{kind}"
     ready = near.workspace / "ready" / f"{job}.a0c0"
@@ -86,6 +87,14 @@ def bring(near: Near, *jobs: str) -> str:
         assert session.prepare([load(job) for job in jobs]).jobs == set(jobs)
         session.publish(dict.fromkeys(jobs, session.id))
         return session.id
+
+
+def emptied(near: Near) -> None:
+    """Wait until the far end, which has nothing else to do, has deleted what lies in trash."""
+    end = time.monotonic() + 60
+    while os.listdir(near.workspace / "trash"):
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 # ---- the verbs -------------------------------------------------------------------------------
@@ -138,9 +147,53 @@ def test_a_job_goes_there_and_back_and_every_verb_may_be_repeated(near: Near, ve
         assert session.publish({job: session.id}) == {job: "already"}
     for _ in range(2):
         assert session.purge([job], keep=False) == {job}
+    emptied(near)
     assert tree(near.workspace) == [f"done/{INSTANCE}", f"inputs/{key}"]
     for _ in range(2):
-        assert session.sweep([], store_bytes=0) == ()
+        assert session.sweep([], store_bytes=0).trashed == ()
+
+
+def test_a_watch_tells_of_a_ticket_and_ends_with_the_next_request(near: Near) -> None:
+    bring(near, job_id(1), job_id(2))
+    session, rung = near.begin(), threading.Event()
+    session.watch(600, [], rung.set)
+    assert session.census().ready == (f"{job_id(1)}.a0c0", f"{job_id(2)}.a0c0")
+    session.watch(600, [], rung.set)
+    session.watch(600, [], rung.set)
+    assert not rung.wait(0.3)
+    ticket = end(near, job_id(1))
+    assert rung.wait(60)
+    assert session.census().done == (ticket,)
+    rung.clear()
+    session.watch(600, [ticket], rung.set)
+    assert not rung.wait(0.3)
+    end(near, job_id(2))
+    assert rung.wait(60)
+    rung.clear()
+    session.watch(0, [*session.census().done], rung.set)
+    assert session.hello().made is False
+    assert not rung.is_set()
+
+
+def test_a_watch_tells_when_the_far_end_is_gone(near: Near) -> None:
+    bring(near, job_id(1))
+    session, rung = near.begin(), threading.Event()
+    session.watch(600, [], rung.set)
+    for pid in far_ends(session.id, "serve"):
+        os.kill(pid, signal.SIGKILL)
+    assert rung.wait(60)
+    with pytest.raises(RemoteError):
+        session.census()
+
+
+def test_a_watch_survives_pings(near: Near, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpc_batch.session.PING_S", 0.05)
+    bring(near, job_id(1))
+    session, rung = near.begin(), threading.Event()
+    session.watch(600, [], rung.set)
+    assert not rung.wait(0.5)
+    end(near, job_id(1))
+    assert rung.wait(60)
 
 
 def test_temporary_names_hold_the_session_and_none_stays(near: Near) -> None:
@@ -224,7 +277,7 @@ def test_other_service_hosts_are_counted_and_left_alone(near: Near) -> None:
         assert (census.ready, census.others_ready, census.complete) == ((), 1, True)
         with pytest.raises(FarEndError, match="another service host"):
             session.cancel([job_id(1)])
-        assert session.sweep([]) == ()
+        assert session.sweep([]).trashed == ()
     assert (near.workspace / "ready" / f"{job_id(1)}.a0c0").exists()
 
 
@@ -262,7 +315,7 @@ def test_forgotten_jobs_and_tickets_are_swept_when_they_are_old(near: Near) -> N
     with near.begin() as session:
         session.stage([job_id(1), job_id(2), job_id(3)], {})
         known = [job_id(1), job_id(3)]
-        assert session.sweep(known) == ()
+        assert session.sweep(known).trashed == ()
         assert len(session.census().incoming) == 3
     verbs = Verbs(Spool.open(str(near.workspace)), "0" * 16, INSTANCE, time.sleep)
     verbs.orphan_s = -1
@@ -274,6 +327,27 @@ def test_forgotten_jobs_and_tickets_are_swept_when_they_are_old(near: Near) -> N
         assert census["ready"] == [f"{job_id(1)}.a0c0"]
     assert not (near.workspace / "jobs" / job_id(2)).exists()
     assert os.listdir(near.workspace / "trash") == []
+
+
+def test_what_killed_makers_left_is_swept_when_it_is_old(near: Near) -> None:
+    with near.begin():
+        kept = tree(near.workspace)
+    session_id, word = "1" * 16, "12345678"
+    drafts = [
+        f"PROTOCOL.{word}.new",
+        f"inputs/.clock.{session_id}",
+        f"pilots/trouble.{word}.new",
+        f"slots/0.{session_id}/free",
+    ]
+    for draft in drafts:
+        (near.workspace / draft).parent.mkdir(exist_ok=True)
+        (near.workspace / draft).touch()
+    verbs = Verbs(Spool.open(str(near.workspace)), "0" * 16, INSTANCE, time.sleep)
+    verbs.do("sweep", {"known": []})
+    assert all((near.workspace / draft).exists() for draft in drafts)
+    verbs.orphan_s = -1
+    verbs.do("sweep", {"known": []})
+    assert tree(near.workspace) == kept
 
 
 # ---- how it starts ---------------------------------------------------------------------------
@@ -627,6 +701,7 @@ def test_a_late_far_end_does_no_harm(near: Near) -> None:
     assert new.prepare([load(job, Carried(10))]).jobs == {job}
     assert new.publish({job: new.id}) == {job: "published"}
     new.purge([job], keep=False)
+    emptied(near)
     before = tree(near.workspace)
     late.send({"sync": 1})
     assert [f["errno"] for f in late.message()["synced"]["failed"]] in ([], ["ENOENT"], ["ESTALE"])
@@ -713,6 +788,28 @@ def test_a_fetch_that_breaks_is_continued(near: Near) -> None:
         found = session.data().fetch(wanted, written.append)[0]
     assert found.sha256 == hashlib.sha256(output.read_bytes()).hexdigest()
     assert target.read_bytes() == output.read_bytes() and sum(written) == 80 * MIB
+
+
+def test_what_is_not_what_the_result_says_is_fetched_once_more(near: Near) -> None:
+    bring(near, job_id(1))
+    end(near, job_id(1))
+    data = os.urandom(3 * MIB)
+    output = near.workspace / "jobs" / job_id(1) / "a1" / "work" / "big"
+    output.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    damaged = near.file("damaged", bytes(MIB) + data[MIB : 2 * MIB])
+    targets = [near.folder / "fine", damaged, near.folder / "other"]
+    told = [digest, digest, "0" * 64]
+    wanted = [
+        WantedOutput(job_id(1), 1, "big", "flat", 3 * MIB, sink(target), sha256)
+        for target, sha256 in zip(targets, told)
+    ]
+    written: list[int] = []
+    with near.begin() as session:
+        found = session.data().fetch(wanted, written.append)
+        assert sum(written) == (3 + 1 + 3) * MIB + (3 + 3) * MIB
+    assert [f.sha256 for f in found] == [digest] * 3
+    assert all(target.read_bytes() == data for target in targets)
 
 
 def test_only_regular_files_inside_the_attempt_are_read(near: Near) -> None:

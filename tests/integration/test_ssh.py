@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -310,6 +311,20 @@ def test_the_ini_wins_over_the_ssh_config(sshd: Sshd, ssh_transport: str, home: 
     assert hello(remote) == b"hello\n"
     known.write_text("")
     assert "another is not known" in str(refusal(remote, HostKeyError))
+
+
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [("", "aes128-gcm@openssh.com"), ("Ciphers aes256-ctr,aes128-gcm@openssh.com\n", "aes256-ctr")],
+)
+def test_ssh_prefers_the_fast_cipher_where_nobody_chose_one(
+    sshd: Sshd, home: Path, line: str, first: str
+) -> None:
+    (home / ".ssh" / "config").write_text(line)
+    before = len(sshd.log)
+    assert hello(sshd.remote("openssh")) == b"hello\n"
+    agreed = re.findall("kex: client->server cipher: (\\S+)", sshd.log[before:])
+    assert agreed == [first]
 
 
 # ---- jump hosts ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,16 @@ from hpc_batch import hosts
 from hpc_batch.answer import ANSWER_BYTES
 from hpc_batch.collecting import Collecting
 from hpc_batch.errors import RemoteError
-from hpc_batch.intake import look
 from hpc_batch.lane import Lane
+from hpc_batch.listing import look
 from hpc_batch.record import Records
-from hpc_batch.session import Session
+from hpc_batch.session import Answer, Session, Told
+from hpc_batch.sight import Sight
 from hpc_batch.staging import Staging
 from hpc_batch.state import State, hold
 from hpc_batch.steps import Steps
 from hpc_batch.trouble import Ledger
+from hpc_batch.upkeep import Upkeep
 from hpc_cluster import files
 from hpc_cluster.spool import Spool
 from hpc_cluster.ticket import NO_PILOT, Ticket
@@ -49,7 +52,7 @@ class Near(Session):
         self.far: Puppet | None = None
         self.verbs = Verbs(real.spool, self.id, state.instance, lambda s: None)
 
-    def _ask(self, verb: str, **args: Any) -> Any:
+    def _begin(self, verb: str, read: Callable[[Any], Told], **args: Any) -> Answer[Told]:
         asked = json.loads(json.dumps(args))
         self.far = far = Puppet(lambda: self.verbs.do(verb, asked), self.real.effect)
         while not far.over:
@@ -57,7 +60,21 @@ class Near(Session):
             far.go()
         if far.error is not None:
             raise RemoteError(str(far.error))
-        return json.loads(json.dumps(far.result))
+        result = json.loads(json.dumps(far.result))
+        return Answer(lambda: read(result))
+
+
+class NoUpkeep(Upkeep):
+    """Pilots are moved by the model."""
+
+    def __init__(self) -> None:
+        pass
+
+    def ask_after_publishing(self, connection: Any) -> None:
+        pass
+
+    def ask_before_cleaning(self, connection: Any) -> None:
+        pass
 
 
 class Wiring:
@@ -65,12 +82,9 @@ class Wiring:
 
     def __init__(self, session: Near, records: Records) -> None:
         self.session = session
-        self.lane = Lane(session.data)
+        self.lane = Lane(session.data, lambda: None)
         self.staging = Staging(session, records, self.lane, session.data)
         self.collecting = Collecting(session, records, self.lane, session.data)
-
-    def expect_data(self) -> None:
-        """Nothing is opened before it is used."""
 
 
 class RealWorld:
@@ -116,8 +130,16 @@ class RealWorld:
         self.state = State(self.config)
         self.state.begin()
         self.records = Records(self.state.path("jobs"))
+        self.sight = Sight()
         self.steps = Steps(
-            self.config, self.state, self.records, Ledger(self.state), self._connect, keep=False
+            self.config,
+            self.state,
+            self.records,
+            Ledger(self.state),
+            self._connect,
+            self.sight,
+            NoUpkeep(),
+            keep=False,
         )
         self.session = None
 
@@ -135,7 +157,7 @@ class RealWorld:
         record = next(iter(self.records))
         census = self.spool.census(self.state.instance)
         found = {n.split(".")[0]: ("done", n) for n in census.done}
-        self.steps.census = found  # type: ignore[assignment]
+        self.sight.census = found  # type: ignore[assignment]
         act = self.steps.perform[step]  # type: ignore[index]
         self.near = Puppet(lambda: act([record]), self.effect)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hpc_batch.cli import VERBS, main
+from hpc_batch.cli import VERBS, main, parser
 from hpc_batch.cli import arguments as line
 from hpc_batch.cli import requests as typed
 from hpc_batch.cli.output import CommandError, escape
+from hpc_batch.cli.request import Pass
 
 
 def refused(*argv: str) -> CommandError:
@@ -194,8 +195,8 @@ def test_options_are_not_abbreviated() -> None:
 
 
 def test_hpc_submitter_takes_the_originals_command_line() -> None:
-    request = line.parse_submitter(["--debug", "--nocleanup", "--email", "a@b.org", "my.ini"])
-    assert request == typed.Pass(
+    request = parser.parse_submitter(["--debug", "--nocleanup", "--email", "a@b.org", "my.ini"])
+    assert request == Pass(
         config=Path("my.ini"),
         dropbox=None,
         json=False,
@@ -203,10 +204,10 @@ def test_hpc_submitter_takes_the_originals_command_line() -> None:
         nocleanup=True,
         email="a@b.org",
     )
-    plain = line.parse_submitter(["my.ini"])
+    plain = parser.parse_submitter(["my.ini"])
     assert (plain.debug, plain.nocleanup, plain.email) == (False, False, None)
     with pytest.raises(CommandError, match="CONFIG"):
-        line.parse_submitter([])
+        parser.parse_submitter([])
 
 
 def test_a_setting_names_section_and_key() -> None:

@@ -139,7 +139,7 @@ def test_a_cluster_that_is_away_comes_before_everything_that_needs_it(site: Conf
     service = {"cluster": cluster, "pilots": [pilot()]}
     for state in ("accepted", "staging", "staged", "running", "returning"):
         found = explained(site, state, service=service)
-        assert "has not answered since" in found.why
+        assert "cannot be used since" in found.why
         assert "(1 h ago)" in found.why
         assert "no route" in found.evidence[-1]
         assert "doctor" in found.next

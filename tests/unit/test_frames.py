@@ -48,9 +48,10 @@ def test_what_is_no_count_is_refused(value: object) -> None:
 
 
 def test_both_ends_agree_on_the_size_of_frames_and_on_the_window() -> None:
-    assert bulk.FRAME_BYTES == frames.FRAME_BYTES
+    assert bulk.MOST_BYTES == frames.MOST_BYTES
+    assert max(bulk.FRAME_BYTES, frames.FRAME_BYTES) <= bulk.MOST_BYTES
     # An acknowledgement is always due before the window is full, or both ends would wait.
-    assert bulk.FRAME_BYTES + frames.ACK_BYTES < bulk.WINDOW_BYTES
+    assert bulk.MOST_BYTES + frames.ACK_BYTES < bulk.WINDOW_BYTES
     assert channel.ALIVE_S * 3 < far_end.ANSWER_S
 
 

@@ -25,11 +25,12 @@ ON_HPC = CHECKOUT / "on_hpc"
 
 LAYERS = {
     "errors": "errors",
-    "values": "amounts config fitting jobfile plan reasons template waiting",
+    "values": "amounts config fitting jobfile lingering plan reasons stuck template waiting",
     "effects": (
-        "answer bulk collecting connection crontab data_channel deployment description errand "
-        "far_end hosts inputs intake lane node placing policy receiving record report restore "
-        "sending session settling staging state steps tidying trouble"
+        "access ahead answer bulk collecting connection conversation crontab data_channel "
+        "deployment description doorbell elapsed errand failure far_end hosts inputs intake lane "
+        "listing logbook node placing policy receiving record report restore sending session "
+        "settling sight staging state steps tidings tidying travel trouble upkeep"
     ),
     "submitter": "submitter",
     "cli": "cli demo doctor explanation",
@@ -44,6 +45,7 @@ FOREIGN = {
     "jinja2": {"template"},
     "filelock": {"state", "submitter"},
     "fabric": {"hosts"},
+    "inotify_simple": {"doorbell"},
     "invoke": {"hosts"},
     "paramiko": {"hosts"},
     "rich": {"cli"},

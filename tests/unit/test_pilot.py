@@ -1,5 +1,6 @@
 """A pilot's folder, its heartbeat, and when it is positively dead."""
 
+import errno
 import json
 import os
 import secrets
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_cluster import batch, clock, files, memory, pilot
+from hpc_cluster import batch, clock, effects, files, memory, pilot
 from hpc_cluster.batch import ENDED, QUEUED, RUNNING, UNKNOWN, PilotState
 from hpc_cluster.pilot import LEASE_S, STILL_S, Observation
 from hpc_cluster.spool import Spool
@@ -96,6 +97,17 @@ def test_observations_last_between_processes_and_end_with_the_boot(made):
     memory_["boot"] = "another"
     files.write_new(path, json.dumps(memory_).encode())
     assert pilot.observe(made, P, False).reads == 1
+
+
+def test_an_observer_that_cannot_write_concludes_nothing(made, monkeypatch):
+    pilot.observe(made, P, False)
+
+    def full(path, flags, mode=0o600):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr(effects, "open", full)
+    with pytest.raises(OSError, match="No space"):
+        pilot.observe(made, P, False)
 
 
 # ---- positively dead -----------------------------------------------------------------------------
@@ -192,4 +204,7 @@ def test_a_fresh_pilot_takes_what_fits_the_walltime_it_was_submitted_for():
 def test_slurms_own_end_of_walltime_goes_before_the_option():
     later = str(int(clock.unix()) + 500)
     assert 400 < Walltime.of(1000, {"SLURM_JOB_END_TIME": later}).full_s <= 500
+    far = str(int(clock.unix()) + 36000)  # the node's clock is ten hours late
+    assert Walltime.of(1000, {"SLURM_JOB_END_TIME": far}).full_s == pytest.approx(1000)
+    assert Walltime.of(None, {"SLURM_JOB_END_TIME": far}).full_s == pytest.approx(36000, abs=60)
     assert Walltime.of(1000, {"SLURM_JOB_END_TIME": "garbage"}).full_s == pytest.approx(1000)

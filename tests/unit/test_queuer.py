@@ -282,6 +282,19 @@ def test_a_queued_pilot_waits_with_its_reason(shop, slurm):
     assert age_after["submitted"] == [] and len(slurm.jobs()) == 1
 
 
+def test_a_back_off_does_not_wait_for_a_clock_that_was_set_back(shop, slurm):
+    shop.job("#!/bin/sh\n")
+    slurm.behave(sbatch="refuse")
+    for _ in range(2):
+        shop.keep(scheduler="slurm")
+    assert files.read_json(trouble_path(shop))["failures"] == 2
+    backdate(trouble_path(shop), -365 * 86400)
+    shop.keep(scheduler="slurm")
+    backdate(trouble_path(shop), 61)
+    shop.keep(scheduler="slurm")
+    assert files.read_json(trouble_path(shop))["failures"] == 3
+
+
 def test_a_refusal_is_shown_and_backs_off_and_ends_by_itself(shop, slurm):
     job = shop.job("#!/bin/sh\n")
     slurm.behave(sbatch="refuse")

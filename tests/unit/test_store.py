@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from hpc_cluster import effects
 from hpc_cluster.store import Missing, Store
 
 KEY, OTHER = "a" * 32, "b" * 32
@@ -41,16 +44,43 @@ def test_a_file_that_was_written_to_is_not_linked(store: Store, tmp_path: Path) 
     assert not (tmp_path / KEY).exists()
 
 
-def test_a_file_that_cannot_be_linked_any_more_is_copied(store: Store, tmp_path: Path) -> None:
+def refuse(patch: pytest.MonkeyPatch, code: int) -> None:
+    """Have every link fail."""
+
+    def link(source: bytes, target: bytes) -> None:
+        raise OSError(code, os.strerror(code))
+
+    patch.setattr(effects, "link", link)
+
+
+@pytest.mark.parametrize("code", ["EXDEV", "EPERM", "EMLINK", "ENOTSUP", "EACCES"])
+def test_a_file_that_cannot_be_linked_is_copied(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
     enter(store, KEY, b"12345")
-    target = Path("/dev/shm") / f"hpc_batch-test-{os.getpid()}"
-    if not target.parent.is_dir() or target.parent.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("needs two file systems")
-    try:
-        assert store.link(KEY, 5, os.fsencode(target)) is True
-        assert target.read_bytes() == b"12345"
-    finally:
-        target.unlink()
+    refuse(monkeypatch, getattr(errno, code))
+    target = tmp_path / "copy"
+    assert store.link(KEY, 5, os.fsencode(target)) is True
+    assert target.read_bytes() == b"12345"
+    assert target.stat().st_ino != (tmp_path / KEY).stat().st_ino
+
+
+def test_a_file_that_was_evicted_while_it_is_linked_is_sent_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(store, KEY, b"12345")
+    refuse(monkeypatch, errno.ENOENT)
+    with pytest.raises(Missing):
+        store.link(KEY, 5, os.fsencode(tmp_path / "link"))
+
+
+def test_a_full_disk_is_not_answered_by_a_copy(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(store, KEY, b"12345")
+    refuse(monkeypatch, errno.ENOSPC)
+    with pytest.raises(OSError, match="No space"):
+        store.link(KEY, 5, os.fsencode(tmp_path / "link"))
 
 
 def test_a_released_beginning_is_taken_over_by_one_session(store: Store, tmp_path: Path) -> None:
@@ -106,3 +136,11 @@ def test_beginnings_that_nobody_continues_go(store: Store, tmp_path: Path) -> No
     (tmp_path / f"{OTHER}.{YOU}").write_bytes(b"123")
     assert store.evict(None, 3600) == []
     assert store.evict(None, -1) == [f"{KEY}.part", f"{OTHER}.{YOU}"]
+
+
+def test_a_beginning_from_the_future_is_taken_over(store: Store, tmp_path: Path) -> None:
+    """The clock of the file server was set back since; nobody writes it, whatever it says."""
+    (tmp_path / f"{KEY}.{YOU}").write_bytes(b"123")
+    assert store.begin_all([KEY])[KEY].busy
+    store.now = lambda: int(time.time()) - 86400  # type: ignore[method-assign]
+    assert store.begin_all([KEY])[KEY] == (3, False)

@@ -10,7 +10,6 @@ one rename, so its absence means: already answered.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -52,16 +51,29 @@ class Answers:
         for record in batch:
             try:
                 placing.place(record)
-                placed.append(record.enter("ANSWERING"))
+                placed.append(record)
             except OSError as error:
                 text = f"outputs cannot be placed: {error.strerror}: {error.filename!r}"
-                if error.errno in placing.PASSING:
+                if error.errno in files.PASSING:
                     stuck[record.id] = text
                 else:
                     failed.append(replace(record, message=text))
-        self._records.save_all(placed)
+        settled = self._settle(placed, stuck)
+        self._records.save_all([record.enter("ANSWERING") for record in settled])
         self.begin_unplacing(failed)
         return stuck, failed
+
+    def _settle(self, placed: list[Record], stuck: dict[str, str]) -> list[Record]:
+        """Make what was placed durable; return the records of which that is known."""
+        try:
+            placing.settle(placed)
+            return placed
+        except OSError as error:
+            if len(placed) == 1:
+                stuck[placed[0].id] = f"outputs are not durable: {error.strerror}"
+                return []
+        # One of their folders cannot be synced; the others' are synced by themselves.
+        return [record for one in placed for record in self._settle([one], stuck)]
 
     def begin_unplacing(self, failed: Sequence[Record]) -> None:
         """PLACING to UNPLACING: an answer that says why is durable before anything is undone.
@@ -148,12 +160,9 @@ class Answers:
 
     def _rename(self, record: Record, stuck: dict[str, str]) -> bool:
         target = self._intake.drop_path(record, ".finished")
-        for ending in (".submitted", ".cancel"):
-            with contextlib.suppress(OSError):
-                # RACE: a cancel that came too late must not hit a later drop of this name. Of both
-                # the name may be too long to exist.
-                files.unlink(self._intake.drop_path(record, ending))
         try:
+            for ending in (".submitted", ".cancel"):
+                self._withdraw(self._intake.drop_path(record, ending))
             move_aside(target)
             files.rename(self._state.of_job(record.id, "answer"), target)
             return True
@@ -162,6 +171,16 @@ class Answers:
                 return True  # RACE: renamed, and an error reported all the same
             stuck[record.id] = f"{target!r} cannot be written: {error.strerror}"
             return False
+
+    def _withdraw(self, path: str) -> None:
+        """Remove what nobody may see beside the answer. Raises OSError for what may pass."""
+        try:
+            files.unlink(path)
+        except OSError as error:
+            # RACE: a cancel that came too late must not hit a later drop of this name. Of both the
+            # name may be too long to exist, or somebody else's, and then it stays.
+            if error.errno in files.PASSING:
+                raise
 
     def clean(
         self, batch: Sequence[Record], purge: Callable[[list[str]], frozenset[str]] | None
@@ -176,15 +195,18 @@ class Answers:
         if far and purge is not None:
             gone |= purge([r.id for r in far])
         done = [r for r in batch if r.id in gone]
-        lines = []
+        lines, placed = [], set()
         for record in done:
             decided = self._records.read_json(record.id, "answer.json")
-            placing.tidy(record, placed=decided is not None and decided["status"] == "ok")
             if decided is not None:
                 lines.append(history_line(record, decided))
+                placed |= {record.id} if decided["status"] == "ok" else set()
+        placing.tidy_all({r.id: r for r in done}, placed)
+        for record in done:
             for kind in ("cancel", "submitted", "drop"):
                 files.unlink(self._state.of_job(record.id, kind))
         if lines:
             files.append(str(self._state.path("history.jsonl")), b"".join(lines))
         if done:
+            files.sync_folder(str(self._state.inner))
             self._records.remove_all(done)

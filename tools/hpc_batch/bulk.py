@@ -10,20 +10,41 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, Literal, Protocol, Union
 
 from hpc_batch.inputs import Stamp
 
-FRAME_BYTES = 4 << 20
-"""The largest frame; the far end refuses larger ones."""
+FRAME_BYTES = 1 << 20
+"""Files are sent in frames of this size: it fits a core's cache, so that what was read is hashed
+and sent without another way to the memory."""
+
+MOST_BYTES = 4 << 20
+"""No frame is larger, either way."""
 
 WINDOW_BYTES = 32 << 20
-"""At most so much is sent and not yet acknowledged. A multiple of FRAME_BYTES."""
+"""At most so much is sent and not yet acknowledged. More than ACK_BYTES of the far end (4 MiB)."""
 
 RESUMABLE_BYTES = 1 << 20
 """Stored files from this size on are looked up first: part of them may be there."""
+
+
+class Carrier(Protocol):
+    """What bulk travels on: a `far_end.Wire`, or a `Conversation`, which shares one."""
+
+    def send(self, value: Mapping[str, Any], data: bytes | memoryview = b"") -> None:
+        """Send one line, and the bytes that belong to it."""
+
+    def answer(self, verb: str) -> dict[str, Any]:
+        """Return the next line of the answer to `verb`."""
+
+    def exactly(self, size: int) -> memoryview:
+        """Return the bytes that follow the line of a frame, until the next call."""
+
+    def close(self) -> None:
+        """Nothing more is to be carried."""
+
 
 Target = Union[tuple[Literal["key"], str], tuple[Literal["job"], str, int]]
 """Where a file goes: into the store under its key, or to a job as its N-th input."""
@@ -69,6 +90,9 @@ class WantedOutput:
     opener: Callable[[], int]
     """Returns a new descriptor of the local file, open for reading and writing and not truncated:
     what it already holds is taken as the beginning of the output. May raise OSError."""
+    sha256: str | None = None
+    """The one in `result.json`; where it is known the frames need none of their own. What comes
+    otherwise is fetched once more, with hashes that tell where it was damaged."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +130,13 @@ Progress = Callable[[int], None]
 def hash_of(descriptor: int, size: int) -> Any:
     """Return the running sha256 of the first `size` bytes of an open file."""
     digest, offset = hashlib.sha256(), 0
+    view = memoryview(bytearray(min(FRAME_BYTES, size)))
     while offset < size:
-        data = os.pread(descriptor, min(FRAME_BYTES, size - offset), offset)
-        if not data:
+        count = os.preadv(descriptor, [view[: size - offset]], offset)
+        if not count:
             raise OSError(errno.EIO, "the file became shorter")
-        digest.update(data)
-        offset += len(data)
+        digest.update(view[:count])
+        offset += count
     return digest
 
 

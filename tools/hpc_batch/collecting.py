@@ -1,6 +1,7 @@
 """Collecting: from a ticket in `done` to an answer that is decided.
 
-Results are read in one exchange, and everything that belongs to them is fetched in one stream:
+The census brings results along, as many as it can; the others are read in one exchange, and
+everything that belongs to them is fetched in one stream:
 outputs into temporary files beside their destinations, verified by size and sha256, and the
 beginning and end of stdout and stderr. Big outputs travel in the lane, while the pass goes on.
 """
@@ -8,6 +9,7 @@ beginning and end of stdout and stderr. Big outputs travel in the lane, while th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,10 +22,12 @@ from hpc_batch.inputs import BIG_BYTES
 from hpc_batch.lane import Lane
 from hpc_batch.node import Node
 from hpc_batch.record import Record, Records
-from hpc_batch.session import Collected, Session
+from hpc_batch.session import Session
+from hpc_batch.tidings import Collected
+from hpc_batch.travel import Travel
 from hpc_cluster import files
 
-PASSING = frozenset(("ENOSPC", "EDQUOT", "EIO", "ESTALE", "ENOMEM", "EAGAIN", "EINTR"))
+PASSING = frozenset(errno.errorcode[number] for number in files.PASSING)
 """Failures of a fetch that may pass; the job waits for a later pass."""
 
 
@@ -65,32 +69,46 @@ class Collecting:
     ) -> None:
         self._session, self._records, self._lane, self._data = session, records, lane, data
 
-    def collect(self, batch: Sequence[tuple[Record, Ticket]], stream_bytes: int) -> Collection:
-        """Read results and fetch what belongs to them. `stream_bytes` caps stdout and stderr."""
+    def collect(
+        self,
+        batch: Sequence[tuple[Record, Ticket]],
+        stream_bytes: int,
+        known: Mapping[str, Collected],
+    ) -> Collection:
+        """Read results and fetch what belongs to them.
+
+        `stream_bytes` caps stdout and stderr; `known` are the results that the census read along.
+        """
         result = Collection()
-        found = self._session.collect([t.name for _, t in batch])
+        unknown = [t.name for _, t in batch if t.name not in known]
+        found = {**known, **(self._session.collect(unknown) if unknown else {})}
         wanted: list[Wanted] = []
-        parts: list[tuple[Record, Ticket, Collected, list[int]]] = []
+        parts: list[tuple[Record, Ticket, Collected, list[int], list[Fetched]]] = []
         for record, ticket in batch:
             collected = found[ticket.name]
             items = _streams(ticket, stream_bytes) if ticket.attempt else []
             outputs = self._outputs(record, ticket, collected)
-            big = sum(o.bytes for o in outputs) >= BIG_BYTES
-            if big and not self._carried(record, outputs, result):
-                continue
+            carried: list[Fetched] = []
+            if sum(o.bytes for o in outputs) >= BIG_BYTES:
+                found_here = self._carried(record, outputs, result)
+                if found_here is None:
+                    continue
+                carried, outputs = found_here, []
             places = list(range(len(wanted), len(wanted) + len(items) + len(outputs)))
             wanted += [*items, *outputs]
-            parts.append((record, ticket, collected, places))
+            parts.append((record, ticket, collected, places, carried))
         fetched = self._data().fetch(wanted) if wanted else []
-        for record, ticket, collected, places in parts:
-            self._decide(record, ticket, collected, [fetched[n] for n in places], result)
-        files.sync_files(
-            [
-                placing.temporary(r, n, r.attempt)
-                for r in result.placing
-                for n in range(len(r.targets))
-            ]
-        )
+        for record, ticket, collected, places, carried in parts:
+            got = [*(fetched[n] for n in places), *carried]
+            self._decide(record, ticket, collected, got, result)
+        here = [
+            placing.temporary(r, n, r.attempt)
+            for r in result.placing
+            for n in range(len(r.targets))
+        ]
+        files.sync_files(here)
+        # Placing looks for them by their names, also after a power cut.
+        files.sync_folders({os.path.dirname(path) for path in here})
         return result
 
     def _outputs(self, record: Record, ticket: Ticket, collected: Collected) -> list[WantedOutput]:
@@ -107,20 +125,24 @@ class Collecting:
                 layout=description["layout"],
                 bytes=int(known[target.key]["bytes"]),
                 opener=_opener(placing.temporary(record, number, ticket.attempt)),
+                sha256=str(known[target.key]["sha256"]),
             )
             for number, target in enumerate(record.targets)
             if target.key in known
         ]
 
-    def _carried(self, record: Record, outputs: list[WantedOutput], result: Collection) -> bool:
-        """Have the lane fetch big outputs; tell whether it has done so."""
-        name = f"outputs of {record.id}"
-        if self._lane.take(name) is not None:
-            return True  # what is here is hashed again and found complete
-        total = sum(o.bytes for o in outputs)
-        self._lane.put(name, total, lambda channel: channel.fetch(outputs))
-        result.waiting[record.id] = f"its outputs are on their way ({total} bytes)"
-        return False
+    def _carried(
+        self, record: Record, outputs: list[WantedOutput], result: Collection
+    ) -> list[Fetched] | None:
+        """Have the lane fetch big outputs, durably; return what came of it once it has."""
+        name, total = f"outputs of {record.id}", sum(o.bytes for o in outputs)
+        here: list[Fetched] | None = self._lane.take(name)
+        if here is None:
+            self._lane.put(
+                name, Travel("out", f"outputs of {record.name}", total), _fetcher(outputs)
+            )
+            result.waiting[record.id] = f"its outputs are on their way ({total} bytes)"
+        return here
 
     def _decide(
         self,
@@ -133,6 +155,10 @@ class Collecting:
         """Turn what was found into the answer's node, or leave the job for a later sweep."""
         record = replace(record, ticket=ticket.name, attempt=ticket.attempt)
         streams, outputs = fetched[:2], fetched[2:]
+        now = collected.error if collected.passing else _passing(streams)
+        if now is not None:
+            result.stuck[record.id] = now
+            return
         stdout, stderr = (_text(s) for s in streams) if streams else ("", "")
         found = collected.result
         if found is None and ticket.kind in ("ok", "fail"):
@@ -196,10 +222,34 @@ def _streams(ticket: Ticket, stream_bytes: int) -> list[Wanted]:
     ]
 
 
+def _fetcher(outputs: list[WantedOutput]) -> Callable[[DataChannel, Travel], list[Fetched]]:
+    """Return the lane's work for big outputs. Raises OSError where they cannot be made durable."""
+
+    def fetch(channel: DataChannel, travel: Travel) -> list[Fetched]:
+        fetched = channel.fetch(outputs, travel.move, travel.skip)
+        for output, got in zip(outputs, fetched):
+            if got.failure is None:
+                descriptor = output.opener()
+                try:
+                    files.sync_descriptor(descriptor)
+                finally:
+                    os.close(descriptor)
+        return fetched
+
+    return fetch
+
+
 def _opener(path: str) -> Callable[[], int]:
     """Return what opens an output's temporary; its mode is the folder's default, never another."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return lambda: os.open(path, flags, 0o666)
+    return lambda: files.open_partial(path, 0o666)
+
+
+def _passing(streams: list[Fetched]) -> str | None:
+    """Return why streams that are there cannot be fetched now; None where nothing is wrong."""
+    for name, stream in zip(("stdout", "stderr"), streams):
+        if stream.failure is not None and stream.failure.kind in PASSING:
+            return f"its {name} cannot be fetched: {stream.failure.message}"
+    return None
 
 
 def _text(stream: Fetched) -> str:

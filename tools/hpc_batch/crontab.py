@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Sequence
 
 from hpc_batch.errors import ConfigError
+from hpc_cluster import effects
 
 PERIODS_MIN = (1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60)
 """The periods that cron can keep: divisors of an hour."""
@@ -135,7 +136,7 @@ def _run(words: Sequence[str], text: str = "") -> subprocess.CompletedProcess[st
     if program is None:
         raise ConfigError("there is no program crontab here: install cron, or use a systemd timer")
     try:
-        return subprocess.run(
+        return effects.run(
             [program, *words],
             input=text,
             capture_output=True,

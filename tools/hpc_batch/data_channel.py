@@ -1,4 +1,4 @@
-"""The data channel: files to and from the cluster, over a channel of their own of the same login.
+"""The data channel: files to and from the cluster, between the verbs or on a channel of their own.
 
 Outwards, frames stream without waiting, and one `sync` at the end makes everything durable on the
 cluster and gives it its final name. So the number of round trips is the same for one file and for a
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpc_batch.bulk import (
-    FRAME_BYTES,
+    MOST_BYTES,
     RESUMABLE_BYTES,
     Failure,
     Fetched,
@@ -29,13 +29,13 @@ from hpc_batch.receiving import Receiving
 from hpc_batch.sending import Flow, Sending
 
 if TYPE_CHECKING:
-    from hpc_batch.far_end import Wire
+    from hpc_batch.bulk import Carrier
 
 
 class DataChannel:
-    """A started far end in data mode; send and fetch in turns, from one thread at a time."""
+    """A started far end, or the control channel; send and fetch in turns, one thread at a time."""
 
-    def __init__(self, wire: Wire, count: Callable[[], None]) -> None:
+    def __init__(self, wire: Carrier, count: Callable[[], None]) -> None:
         self._wire = wire
         self._count = count
 
@@ -44,12 +44,25 @@ class DataChannel:
         self._wire.close()
 
     def send(
-        self, outgoing: Sequence[Outgoing], progress: Progress = lambda sent: None
+        self,
+        outgoing: Sequence[Outgoing],
+        progress: Progress = lambda sent: None,
+        had: Progress = lambda count: None,
     ) -> dict[Target, Failure]:
-        """Send files, make them durable there, and return those that failed.
+        """Send files, make them durable there, and return those that failed; `had` is told how much
+        of one was there before.
 
         Raises RemoteError when the connection breaks; what arrived is resumed by a later session.
         """
+        return self.begin_send(outgoing, progress, had).wait()
+
+    def begin_send(
+        self,
+        outgoing: Sequence[Outgoing],
+        progress: Progress = lambda sent: None,
+        had: Progress = lambda count: None,
+    ) -> Sent:
+        """Send files, and ask for them to be made durable. Raises RemoteError."""
         failures: dict[Target, Failure] = {}
         opened = self._open(outgoing)
         flow = Flow(self._wire, failures)
@@ -61,23 +74,37 @@ class DataChannel:
                     text = f"{file.path!r} is being sent by another session"
                     failures[file.to] = Failure("busy", text, here=False)
                 elif not found.get("present"):
-                    Sending(file, found, flow, progress).run()
+                    Sending(file, found, flow, progress).run(had)
             flow.send({"sync": 1})
-            flow.wait()
-        finally:
+        except BaseException:
             flow.stop()
-        self._count()
-        return failures
+            raise
+        return Sent(flow, failures, self._count)
 
     def fetch(
-        self, items: Sequence[Wanted], progress: Progress = lambda written: None
+        self,
+        items: Sequence[Wanted],
+        progress: Progress = lambda written: None,
+        had: Progress = lambda count: None,
     ) -> list[Fetched]:
         """Fetch outputs into their local files and streams as bytes; one result for each item.
 
         Raises RemoteError when the connection breaks; the local files then hold a beginning that a
         later call continues.
         """
-        writings = [Receiving(item) for item in items]
+        received = [Receiving(item) for item in items]
+        had(sum(writing.had for writing in received))
+        self._receive(received, progress)
+        damaged = [number for number, writing in enumerate(received) if writing.damaged]
+        if damaged:
+            again = [Receiving(items[number], anew=True) for number in damaged]
+            self._receive(again, progress)
+            for number, writing in zip(damaged, again):
+                received[number] = writing
+        return [writing.fetched() for writing in received]
+
+    def _receive(self, writings: Sequence[Receiving], progress: Progress) -> None:
+        """Ask for what is wanted and write it as it comes."""
         self._wire.send({"get": [w.request() for w in writings if w.failure is None]})
         asked = [w for w in writings if w.failure is None]
         try:
@@ -92,19 +119,19 @@ class DataChannel:
                 elif answer.get("end"):
                     writing.end(int(answer["size"]))
                 else:
-                    progress(writing.write(int(answer["offset"]), self._frame(answer)))
+                    data = self._frame(answer, plain=writing.plain)
+                    progress(writing.write(int(answer["offset"]), data))
         finally:
             for writing in writings:
                 writing.close()
         self._count()
-        return [writing.fetched() for writing in writings]
 
-    def _frame(self, header: dict[str, Any]) -> bytes:
+    def _frame(self, header: dict[str, Any], *, plain: bool) -> memoryview:
         size = int(header["bytes"])
-        if not 0 <= size <= FRAME_BYTES:
+        if not 0 <= size <= MOST_BYTES:
             raise RemoteError(f"the cluster's side sent a frame of {size} bytes")
         data = self._wire.exactly(size)
-        if hashlib.sha256(data).hexdigest() != header["sha256"]:
+        if not plain and hashlib.sha256(data).hexdigest() != header["sha256"]:
             raise RemoteError("a frame from the cluster did not match its hash")
         return data
 
@@ -117,3 +144,23 @@ class DataChannel:
         found = self._wire.answer("open")["opened"]
         self._count()
         return {("key", entry["key"]): entry for entry in found}
+
+
+class Sent:
+    """Files that were sent, and are not known to be durable yet."""
+
+    def __init__(
+        self, flow: Flow, failures: dict[Target, Failure], count: Callable[[], None]
+    ) -> None:
+        self.failures = failures
+        """Those that failed, as far as that is known."""
+        self._flow, self._count = flow, count
+
+    def wait(self) -> dict[Target, Failure]:
+        """Return those that failed, once all others are durable. Raises RemoteError."""
+        try:
+            self._flow.wait()
+        finally:
+            self._flow.stop()
+        self._count()
+        return self.failures

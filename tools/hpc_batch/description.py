@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from hpc_batch.fitting import GRACE_S, misfit, need_s
 from hpc_batch.inputs import examine, lies_below
 from hpc_batch.jobfile import Description
 from hpc_batch.record import Input, Target
-from hpc_cluster import PROTOCOL
+from hpc_cluster import PROTOCOL, files
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ class Described:
 
 
 def describe(job: str, name: str, data: bytes, config: Config) -> Described:
-    """Parse, check and render a drop. Raises JobFileError with every problem."""
+    """Parse, check and render a drop.
+
+    Raises JobFileError with every problem, and OSError for what may pass.
+    """
     source, problems = jobfile.examine(data, reserved=frozenset(config.env))
     if source is None:
         raise JobFileError(problems)
@@ -130,13 +134,14 @@ def _target_problem(path: str, config: Config) -> str | None:
     if "\0" in path:
         return "is no possible path"
     folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
+    if not stat.S_ISDIR(_mode(folder)):
         return f"cannot be written: there is no folder {folder!r}"
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"cannot be written: no permission to write in {folder!r}"
-    if os.path.isdir(path):
+    mode = _mode(path)
+    if stat.S_ISDIR(mode):
         return "is a folder; name a file"
-    if os.path.exists(path) and not os.path.isfile(path):
+    if mode and not stat.S_ISREG(mode):
         return "is not a regular file"
     private = [config.cronjob.dropbox, config.cronjob.state]
     real = os.path.join(os.path.realpath(folder), os.path.basename(path))
@@ -146,3 +151,13 @@ def _target_problem(path: str, config: Config) -> str | None:
     if roots and not lies_below(folder, roots):
         return "is not below [cronjob] output_roots"
     return None
+
+
+def _mode(path: str) -> int:
+    """Return the mode of what a path leads to; 0 where there is nothing. Raises OSError."""
+    try:
+        return os.stat(path).st_mode
+    except OSError as error:
+        if error.errno in files.PASSING:
+            raise
+        return 0

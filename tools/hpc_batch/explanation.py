@@ -18,12 +18,26 @@ from typing import Any
 from hpc_batch import settling
 from hpc_batch.amounts import amount, span
 from hpc_batch.config import Config
-from hpc_batch.intake import look, unanswerable
+from hpc_batch.listing import look, unanswerable
 from hpc_batch.reasons import NEXT, is_obstacle, meaning
-from hpc_batch.status import STALE, Seen, Status, moment
+from hpc_batch.status import STALE, Seen, Status, moment, next_try
 from hpc_cluster import files
 
 NOTHING = "nothing: it goes on by itself"
+
+HERE = ("PLACING", "UNPLACING", "ANSWERING")
+"""Phases whose step needs this host only."""
+
+MEND = {
+    "stage_in": "make room, or its inputs readable, as the message says",
+    "stage_out": "make room, or the destination writable, as the message says",
+    "rejected": "raise [hpc] walltime again",
+    "damaged": "bring the file back, or `hpc-batch resume --restored`",
+    "lost": "see who removes files from the workspace",
+}
+"""What to do about a job that is stuck, by the reason it would be answered with."""
+
+MEND_ANSWER = "make room in the dropbox, or it writable, as the message says"
 
 
 @dataclass(frozen=True)
@@ -63,9 +77,12 @@ class _Case:
         for reason in (
             self._unusual_drop,
             self._unseen,
+            self._failed,
             self._no_pass,
             self._paused,
+            self._stuck_here,
             self._unreachable,
+            self._stuck,
         ):
             found = reason()
             if found is not None:
@@ -102,6 +119,17 @@ class _Case:
             "returning": "it has ended, and its outputs are on their way back",
         }.get(self.job.state, "its inputs are on their way to the cluster")
         return self._say(why, "if it takes too long, ask the operator, who sees more")
+
+    def _failed(self) -> Explanation | None:
+        failed = self.seen.failed
+        if failed is None:
+            return None
+        since, text = failed.get("since"), str(failed.get("message")).replace("\n", "; ")
+        self.evidence.append(f"the last one ended with exit code {failed.get('code')}")
+        return self._say(
+            f"no pass has worked since {since} ({self._ago(since)}): {text}",
+            "mend what the message names; every pass tries again, and all jobs are safe",
+        )
 
     def _no_pass(self) -> Explanation | None:
         age = self.seen.age(self.now)
@@ -146,14 +174,30 @@ class _Case:
         self.evidence.append(f"the last pass said: {cluster.get('trouble')}")
         since = cluster.get("since")
         return self._say(
-            f"the cluster has not answered since {since} ({self._ago(since)})",
+            f"the cluster cannot be used since {since} ({self._ago(since)})",
             "`hpc-batch doctor` finds where it ends; the job is safe, passes try again",
         )
+
+    def _stuck_here(self) -> Explanation | None:
+        """What it is stuck on that has nothing to do with the cluster."""
+        damaged = self.job.stuck is not None and self.job.stuck.get("reason") == "damaged"
+        return self._stuck() if damaged or self._record().get("phase") in HERE else None
+
+    def _stuck(self) -> Explanation | None:
+        stuck = self.job.stuck
+        if stuck is None:
+            return None
+        self.evidence.append(f"stuck since {stuck['since']} ({self._ago(stuck['since'])})")
+        mend = MEND.get(str(stuck.get("reason")), MEND_ANSWER)
+        return self._say(str(stuck["why"]), f"{mend}; {stuck['next']}")
 
     # ---- the states ------------------------------------------------------------------------------
 
     def _waiting(self) -> Explanation:
         path = self.seen.dropbox / os.fsdecode(files.to_bytes(self.job.name))
+        stuck = self._troubles("taking", "accept ", "check ")
+        if stuck:
+            return self._say(f"it cannot be taken: {stuck[0]}", "make room; every pass tries again")
         left, why = 0.0, ""
         with contextlib.suppress(OSError):  # RACE: taken meanwhile; then nothing is left to wait.
             assert self.config is not None  # else `_unseen` has answered
@@ -282,7 +326,7 @@ class _Case:
     def _troubles(self, *beginnings: str) -> list[str]:
         return [
             f"{trouble.get('message')} (since {trouble.get('since')}"
-            + (f"; the next try is at {trouble['next']})" if trouble.get("next") else ")")
+            + (f"; {next_try(trouble['next'], self.now)})" if trouble.get("next") else ")")
             for trouble in self.service.get("trouble", ())
             if str(trouble.get("what")).startswith(beginnings)
             and self._concerns(str(trouble.get("what")))

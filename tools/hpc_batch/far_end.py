@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import hpc_cluster
+from hpc_batch.bulk import MOST_BYTES
 from hpc_batch.errors import FarEndError, RemoteError, RemoteTimeout, Unreachable
 
 if TYPE_CHECKING:
@@ -102,16 +103,17 @@ class Wire:
     def __init__(self, channel: Channel, ahead: bytes = b"") -> None:
         self._channel = channel
         self._buffer = bytearray(ahead)
+        self._frame = bytearray()
         self._writing = threading.Lock()
         self._wrote = time.monotonic()
         self.started: dict[str, Any] = {}
 
-    def send(self, value: Mapping[str, Any], data: bytes = b"") -> None:
+    def send(self, value: Mapping[str, Any], data: bytes | memoryview = b"") -> None:
         """Send one line, and the bytes that belong to it."""
         line = json.dumps(value).encode("ascii") + b"\n"
         with self._writing:
             if len(data) < 1 << 16:
-                self._channel.write(line + data)
+                self._channel.write(line + bytes(data))
             else:
                 self._channel.write(line)
                 self._channel.write(data)
@@ -137,13 +139,22 @@ class Wire:
             if "alive" not in value:
                 return value
 
+    def framed(self) -> tuple[dict[str, Any], bytes]:
+        """Return the next message and, of a frame, the bytes that follow it."""
+        message = self.message()
+        if "item" not in message or "bytes" not in message:
+            return message, b""
+        size = int(message["bytes"])
+        if not 0 <= size <= MOST_BYTES:
+            raise RemoteError(f"the cluster's side sent a frame of {size} bytes")
+        return message, bytes(self.exactly(size))
+
     def answer(self, verb: str) -> dict[str, Any]:
         """Return the next message, the answer to `verb`. Raises FarEndError when it is an error."""
         value = self.message()
-        if value.get("ok") is False:
-            error = value.get("error") or {}
-            kind = str(error.get("kind"))
-            raise FarEndError(kind, f"{verb}: {error.get('message')}", HINTS.get(kind, ""))
+        error = failure_of(value, verb)
+        if error is not None:
+            raise error
         return value
 
     def line(self) -> bytes:
@@ -160,13 +171,21 @@ class Wire:
                 raise RemoteError("the cluster's side sent a line without an end")
             self._buffer += self._read()
 
-    def exactly(self, size: int) -> bytes:
-        """Return the next `size` bytes."""
-        while len(self._buffer) < size:
-            self._buffer += self._read()
-        data = bytes(memoryview(self._buffer)[:size])
-        del self._buffer[:size]
-        return data
+    def exactly(self, size: int) -> memoryview:
+        """Return the next `size` bytes, in a memory that the next call uses again."""
+        if len(self._frame) < size:
+            self._frame = bytearray(size)
+        view = memoryview(self._frame)[:size]
+        have = min(size, len(self._buffer))
+        view[:have] = memoryview(self._buffer)[:have]
+        del self._buffer[:have]
+        self._channel.set_timeout(ANSWER_S)
+        while have < size:
+            count = self._channel.readinto(view[have:])
+            if not count:
+                raise self._ended()
+            have += count
+        return view
 
     def close(self) -> None:
         """Close the channel; the far end sees the end of its input, tidies up and leaves."""
@@ -174,12 +193,23 @@ class Wire:
 
     def _read(self) -> bytes:
         self._channel.set_timeout(ANSWER_S)
-        data = self._channel.read(1 << 18)
+        data = self._channel.read(1 << 16)
         if not data:
-            raise Unreachable(
-                "the cluster's side ended in the middle of the session", _said(self._channel)
-            )
+            raise self._ended()
         return data
+
+    def _ended(self) -> Unreachable:
+        text = "the cluster's side ended in the middle of the session"
+        return Unreachable(text, _said(self._channel))
+
+
+def failure_of(answer: Mapping[str, Any], verb: str) -> FarEndError | None:
+    """Return the error that an answer to `verb` tells of; None when all went well."""
+    if answer.get("ok") is not False:
+        return None
+    error = answer.get("error") or {}
+    kind = str(error.get("kind"))
+    return FarEndError(kind, f"{verb}: {error.get('message')}", HINTS.get(kind, ""))
 
 
 def start(host: Host, line: str, remote: Remote, env: Mapping[str, str]) -> Wire:
@@ -263,8 +293,12 @@ def _refused(line: bytes, env: Mapping[str, str]) -> None:
     raise FarEndError(kind, message, hints.get(kind, ""))
 
 
-def _why_not(channel: Channel, name: str, remote: Remote, env: Mapping[str, str]) -> FarEndError:
-    """Return the error for a far end that ended before its marker."""
+def _why_not(channel: Channel, name: str, remote: Remote, env: Mapping[str, str]) -> RemoteError:
+    """Return the error for a far end that ended before its marker.
+
+    One that was killed, by a signal that a shell tells as a status above 128, says nothing about
+    the cluster: the next pass tries again.
+    """
     code, said = channel.finish(), _said(channel)
     scripts = env.get("scripts")
     if code == 127:
@@ -281,6 +315,8 @@ def _why_not(channel: Channel, name: str, remote: Remote, env: Mapping[str, str]
     if "No module named" in said and "hpc_cluster" in said:
         message = f"the checkout at {scripts} on {name} is incomplete: no hpc_cluster beside it"
         return FarEndError("checkout", message, "`hpc-batch deploy` brings the whole there")
+    if code is None or code > 128:
+        return Unreachable(f"the session on {name} was killed before it began", said)
     message = f"the session on {name} ended before it began (exit status {code})"
     return FarEndError("start", message, said)
 

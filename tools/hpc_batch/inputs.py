@@ -15,6 +15,7 @@ from typing import Iterable
 
 from hpc_batch.errors import MissingInputError
 from hpc_batch.record import Input
+from hpc_cluster import files
 
 Stamp = tuple[int, int, int, int]
 
@@ -36,13 +37,15 @@ def stamp_of(status: os.stat_result) -> Stamp:
 def open_input(path: str) -> tuple[int, Stamp]:
     """Open a regular file for reading and return its descriptor and stamp.
 
-    Raises MissingInputError with a sentence about the path.
+    Raises MissingInputError with a sentence about the path, and OSError for what may pass.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise MissingInputError(f"{path!r} is not a regular file")
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
+        if error.errno in files.PASSING:
+            raise
         raise MissingInputError(f"{path!r} cannot be read: {error.strerror}") from None
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):

@@ -1,7 +1,6 @@
 """Intake: taking drops from the dropbox, when their writers are done, and never twice.
 
-Which drops are taken is `settling`'s to say. What cannot even be answered, such as a FIFO, is left
-alone.
+What lies there is seen by `listing`; which of it is taken is `settling`'s to say.
 
 Taking is a durable intent and one rename: the drop becomes `.hpc_batch/J.drop`, and with that the
 job is ours. Its answer's disk space is reserved first.
@@ -12,74 +11,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import pwd
 import stat
-from dataclasses import dataclass
 from typing import Iterable
 
 from hpc_batch import jobfile
 from hpc_batch.config import Config
+from hpc_batch.listing import Drop, may_submit
 from hpc_batch.record import Record, Records, new_id, now, stamp
 from hpc_batch.state import State
 from hpc_cluster import files
 
 ANSWER_BYTES = 16 * 1024
 """Disk space reserved for an answer when its drop is taken."""
-
-NAME_BYTES = 255 - len(".finished")
-"""A longer name leaves no room for its answer's."""
-
-
-@dataclass(frozen=True)
-class Drop:
-    """A file in the dropbox whose name ends in `.job`."""
-
-    name: str
-    """Base name (file system encoding with surrogate escapes)."""
-    changed: float
-    """ctime in seconds by the dropbox's clock."""
-    regular: bool
-    links: int
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The dropbox as one look shows it."""
-
-    drops: tuple[Drop, ...]
-    cancels: tuple[str, ...]
-    """Names of the jobs whose `.job.cancel` is there."""
-
-
-def look(dropbox: os.PathLike[str]) -> Listing:
-    """List the dropbox. Dot files are not drops: writers use them before they rename."""
-    drops, cancels = [], []
-    with os.scandir(dropbox) as entries:
-        for entry in entries:
-            name = entry.name
-            if name.startswith("."):
-                continue
-            if name.endswith(".job.cancel"):
-                cancels.append(name[: -len(".cancel")])
-            elif name.endswith(".job"):
-                with contextlib.suppress(FileNotFoundError):
-                    # RACE: a drop may be withdrawn while we look.
-                    status = entry.stat(follow_symlinks=False)
-                    regular = stat.S_ISREG(status.st_mode)
-                    drops.append(Drop(name, status.st_ctime, regular, status.st_nlink))
-    drops.sort(key=lambda d: (d.changed, d.name))
-    return Listing(tuple(drops), tuple(sorted(cancels)))
-
-
-def unanswerable(drop: Drop) -> str | None:
-    """Return why a drop can never be taken; None when it can."""
-    if not drop.regular:
-        return "is not a regular file and is left alone; remove it"
-    if len(os.fsencode(drop.name)) > NAME_BYTES:
-        return f"has a name of more than {NAME_BYTES} bytes, which leaves no room for its answer's"
-    if drop.links != 1:
-        return "has more than one hard link and is left alone until it has one"
-    return None
 
 
 class Intake:
@@ -118,7 +61,8 @@ class Intake:
         files.reserve_all(
             [(self.state.of_job(r.id, "answer"), _reservation(r)) for r in missing], ANSWER_BYTES
         )
-        accepted, vanished = [r for r in intents if r not in missing], []
+        left = {r.id for r in missing}
+        accepted, vanished = [r for r in intents if r.id not in left], []
         for record in missing:
             source = self.drop_path(record)
             move_aside(f"{source}.finished")
@@ -189,11 +133,6 @@ class Intake:
         files.move(source, self.state.of_job(job, "cancel"))
         files.sync_folders([str(self.state.inner), str(self.state.dropbox)])
 
-    def cancelled(self) -> frozenset[str]:
-        """Return the jobs whose cancellation was asked for."""
-        names = files.names(str(self.state.inner))
-        return frozenset(n[: -len(".cancel")] for n in names if n.endswith(".cancel"))
-
 
 def move_aside(path: str) -> None:
     """Rename a file to the first PATH.N that is free; nothing happens when it is not there."""
@@ -203,17 +142,6 @@ def move_aside(path: str) -> None:
     while files.exists(f"{path}.{number}"):
         number += 1
     files.move(path, f"{path}.{number}")
-
-
-def may_submit(owner: int, accepted: Iterable[str]) -> bool:
-    """Tell whether a user's drops are taken: this account's are, and all where none is named."""
-    names = set(accepted)
-    if not names or owner == os.geteuid() or str(owner) in names:
-        return True
-    try:
-        return pwd.getpwuid(owner).pw_name in names
-    except KeyError:
-        return False
 
 
 def umask() -> int:

@@ -13,30 +13,33 @@ from typing import Any
 
 from hpc_batch.data_channel import DataChannel
 from hpc_batch.errors import HpcBatchError
+from hpc_batch.travel import Travel
 
-Work = Callable[[DataChannel], Any]
+Work = Callable[[DataChannel, Travel], Any]
 
 
 class Lane:
-    """Pieces of work by name; `open_channel` is called when there is the first one."""
+    """Pieces of work by name; `open_channel` is called when there is the first one, and `ring`
+    whenever one is finished, or all have failed."""
 
-    def __init__(self, open_channel: Callable[[], DataChannel]) -> None:
-        self._open_channel = open_channel
+    def __init__(self, open_channel: Callable[[], DataChannel], ring: Callable[[], None]) -> None:
+        self._open_channel, self._ring = open_channel, ring
         self._waiting: list[tuple[int, str, Work]] = []
+        self._travels: dict[str, Travel] = {}
         self._names: set[str] = set()
         self._results: dict[str, Any] = {}
-        self._change = threading.Condition()
+        self._change = threading.Lock()
         self._thread: threading.Thread | None = None
         self._broken: Exception | None = None
-        self._finished = self._noticed = 0
 
-    def put(self, name: str, size: int, work: Work) -> None:
-        """Add a piece of work of so many bytes, unless one of that name is there."""
+    def put(self, name: str, travel: Travel, work: Work) -> None:
+        """Add a piece of work, which moves `travel`, unless one of that name is there."""
         with self._change:
             if name in self._names or name in self._results:
                 return
             self._names.add(name)
-            heapq.heappush(self._waiting, (size, name, work))
+            self._travels[name] = travel
+            heapq.heappush(self._waiting, (travel.total, name, work))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
                 self._thread.start()
@@ -57,12 +60,10 @@ class Lane:
                 raise self._broken
             return bool(self._names)
 
-    def wait(self, seconds: float) -> None:
-        """Return when a piece of work is finished, or after so many seconds."""
+    def travels(self) -> list[Travel]:
+        """Return what is waiting or travelling, the next one to arrive first."""
         with self._change:
-            if self._names and self._finished == self._noticed:
-                self._change.wait(seconds)
-            self._noticed = self._finished
+            return sorted(self._travels.values(), key=lambda travel: travel.total)
 
     def _run(self) -> None:
         channel: DataChannel | None = None
@@ -72,20 +73,22 @@ class Lane:
                     self._thread = None
                     break
                 _, name, work = heapq.heappop(self._waiting)
+                travel = self._travels[name]
             try:
                 channel = channel or self._open_channel()
-                result = work(channel)
+                result = work(channel, travel)
             except (HpcBatchError, OSError) as error:
                 with self._change:
                     self._broken = error
                     self._names.clear()
                     self._waiting.clear()
-                    self._change.notify_all()
+                    self._travels.clear()
+                self._ring()
                 break
             with self._change:
                 self._names.discard(name)
+                del self._travels[name]
                 self._results[name] = result
-                self._finished += 1
-                self._change.notify_all()
+            self._ring()
         if channel is not None:
             channel.close()

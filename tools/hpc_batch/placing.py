@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from hpc_batch.record import Record, Target
@@ -23,8 +24,9 @@ from hpc_cluster import files
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EOPNOTSUPP)
 """Answers of file systems on which the old file is renamed, not linked."""
 
-PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EAGAIN)
-"""Errors that may pass by themselves; the job waits. All others are for good."""
+
+PREFIX = ".hpcb-"
+"""Begins the names of ours beside destinations; then come J, a dash and the output's number."""
 
 
 def temporary(record: Record, number: int, attempt: int) -> str:
@@ -43,7 +45,7 @@ def observe(record: Record) -> tuple[Target, ...]:
 
 
 def place(record: Record) -> None:
-    """PLACING to ANSWERING: rename all outputs to their destinations.
+    """PLACING to ANSWERING: rename all outputs to their destinations; not durable before `settle`.
 
     Raises OSError; then the step is repeated, or undone by `unplace`.
     """
@@ -61,7 +63,11 @@ def place(record: Record) -> None:
             pass
         if _inode(target.path) != target.inode:
             raise FileNotFoundError(errno.ENOENT, "the output that was placed is gone", target.path)
-    files.sync_folders({os.path.dirname(t.path) for t in record.targets})
+
+
+def settle(records: Iterable[Record]) -> None:
+    """Make what was placed for these records durable, each folder once. Raises OSError."""
+    files.sync_folders({os.path.dirname(t.path) for r in records for t in r.targets})
 
 
 def unplace(record: Record) -> None:
@@ -90,19 +96,35 @@ def unplace(record: Record) -> None:
         raise failed
 
 
-def tidy(record: Record, *, placed: bool) -> None:
-    """Remove what is left of this job beside its destinations; what stood there, once `placed`."""
-    for folder in {os.path.dirname(t.path) for t in record.targets}:
-        prefix = f".hpcb-{record.id}-"
-        with contextlib.suppress(OSError):
-            for name in os.listdir(folder):
-                if name.startswith(prefix) and (placed or not name.endswith(".old")):
+def tidy_all(records: Mapping[str, Record], placed: Container[str]) -> None:
+    """Remove what is left of jobs (J: record) beside their destinations, each folder listed once.
+
+    What stood there goes too, of those that were `placed`. Raises OSError for what may pass; then
+    the step is repeated.
+    """
+    for folder in {os.path.dirname(t.path) for r in records.values() for t in r.targets}:
+        try:
+            found = [name for name in os.listdir(folder) if _job_of(name) in records]
+            for name in found:
+                if _job_of(name) in placed or not name.endswith(".old"):
                     files.unlink(os.path.join(folder, name))
+            if found:
+                # The record goes next, and with it whoever would look for them here again.
+                files.sync_folder(folder)
+        except OSError as error:
+            # RACE: the folder's owner removed it, or took our right to it; then it is his.
+            if error.errno in files.PASSING:
+                raise
+
+
+def _job_of(name: str) -> str:
+    """Return the J in a name of ours, or something that is none."""
+    return name[len(PREFIX) :].rpartition("-")[0] if name.startswith(PREFIX) else ""
 
 
 def _beside(record: Record, number: int, ending: str) -> str:
     folder = os.path.dirname(record.targets[number].path)
-    return os.path.join(folder, f".hpcb-{record.id}-{number}.{ending}")
+    return os.path.join(folder, f"{PREFIX}{record.id}-{number}.{ending}")
 
 
 def _keep(path: str, old: str) -> None:
@@ -116,11 +138,16 @@ def _keep(path: str, old: str) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        files.rename(path, old)
+        if files.exists(old):
+            return  # set aside before a kill
+        with contextlib.suppress(FileNotFoundError):
+            # RACE: its owner removed it meanwhile.
+            files.rename(path, old)
 
 
 def _inode(path: str) -> int:
+    """Return the inode of what stands there; -1 for nothing. Raises OSError."""
     try:
         return os.lstat(path).st_ino
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return -1

@@ -67,6 +67,9 @@ ORDER: tuple[Step, ...] = (
 )
 """What frees space comes before what uses it; an answer decided late goes out in the same pass."""
 
+STUCK_S = 48 * 3600
+"""What may pass is waited for so long; then the job is answered with the error."""
+
 LOST_CENSUSES = 10
 LOST_S = 24 * 3600
 """A published job is lost after so many complete censuses without a ticket, over so long a time."""

@@ -41,7 +41,8 @@ NEXT = {
     "exit_code": "its script failed: `hpc-batch logs --stderr {name}` shows what it said",
     "time_limit": "give its template a longer --time-limit, or it a smaller input; then retry",
     "out_of_memory": "ask for more: [hpc] memory, or #HPC --memory; then retry",
-    "stage_out": "its script must write every output of output_map; see the message",
+    "stage_out": "see the message: its script must write every output of output_map, "
+    "and their folders must be writable here; then `hpc-batch retry {name}`",
     "stage_in": "see the message; then `hpc-batch retry {name}`",
     "rejected": "mend the job file and drop it again",
     "pilot_died": "look at the node and the memory that it names; then `hpc-batch retry {name}`",

@@ -1,7 +1,7 @@
 """Receiving: one wanted item, written to its local file as its frames come.
 
 What the file holds already is hashed and not asked for again. When it cannot be written, only this
-item fails: the rest of its frames is read and dropped.
+item fails: the rest of its frames is read and dropped. A long file is synced while it grows.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from hpc_batch.bulk import Failure, Fetched, Wanted, WantedOutput, WantedStream, hash_of, word
 from hpc_batch.errors import RemoteError
 from hpc_cluster import files
+from hpc_cluster.writeback import Writeback
 
 
 @dataclass
@@ -21,11 +22,16 @@ class Receiving:
     """One wanted item being received."""
 
     item: Wanted
+    anew: bool = False
+    """What the local file holds is thrown away, and frames bring hashes of their own."""
     failure: Failure | None = None
+    had: int = 0
+    """So much was there before."""
     _size: int = 0
     _offset: int = 0
     _hash: Any = field(default_factory=hashlib.sha256)
     _descriptor: int | None = None
+    _writeback: Writeback | None = None
     _parts: list[tuple[int, bytes]] = field(default_factory=list)
 
     def request(self) -> dict[str, Any]:
@@ -41,7 +47,14 @@ class Receiving:
             "layout": item.layout,
             "offset": self._offset,
             "bytes": item.bytes - self._offset,
+            "plain": self.plain,
         }
+
+    @property
+    def plain(self) -> bool:
+        """Its frames have no hashes, because that of the whole is known."""
+        known = isinstance(self.item, WantedOutput) and self.item.sha256 is not None
+        return known and not self.anew
 
     def __post_init__(self) -> None:
         if isinstance(self.item, WantedOutput):
@@ -55,27 +68,29 @@ class Receiving:
         descriptor = item.opener()
         try:
             size = os.fstat(descriptor).st_size
-            if size > item.bytes:
+            if size > item.bytes or self.anew:
                 files.truncate(descriptor, 0)
                 size = 0
             self._hash = hash_of(descriptor, size)
-            self._offset = size
+            self._offset = self.had = size
         finally:
             os.close(descriptor)
 
-    def write(self, offset: int, data: bytes) -> int:
+    def write(self, offset: int, data: memoryview) -> int:
         """Take one frame; after a failure its bytes are dropped."""
         if isinstance(self.item, WantedStream):
-            self._parts.append((offset, data))
+            self._parts.append((offset, bytes(data)))
             return len(data)
         if self.failure is not None:
             return 0
         if offset != self._offset or offset + len(data) > self.item.bytes:
             raise RemoteError("the cluster's side sent bytes that were not asked for")
         try:
-            if self._descriptor is None:
+            if self._descriptor is None or self._writeback is None:
                 self._descriptor = self.item.opener()
+                self._writeback = Writeback(self._descriptor)
             files.write_at(self._descriptor, data, self._offset)
+            self._writeback.wrote(len(data))
         except OSError as error:
             self._fail_here(error)
             return 0
@@ -95,14 +110,28 @@ class Receiving:
     def _fail_here(self, error: OSError) -> None:
         self.fail(Failure(word(error), f"cannot write here: {error.strerror}"))
 
+    @property
+    def damaged(self) -> bool:
+        """It came, and is not what the result says."""
+        wanted = self.item.sha256 if isinstance(self.item, WantedOutput) else None
+        return self.plain and self.failure is None and self._hash.hexdigest() != wanted
+
     def close(self) -> None:
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
+        if self._descriptor is None or self._writeback is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        try:
             try:
-                os.close(descriptor)
-            except OSError as error:
-                # A network file system reports a full disk here.
-                self._fail_here(error)
+                self._writeback.end()
+            except OSError:
+                # What could not be written back is not there, whatever can still be read.
+                files.truncate(descriptor, 0)
+                raise
+            finally:
+                files.close(descriptor)
+        except OSError as error:
+            # A network file system reports a full disk here.
+            self._fail_here(error)
 
     def fetched(self) -> Fetched:
         """Return what came of it."""

@@ -18,14 +18,14 @@ always by replacing the whole file atomically. Phases change for whole batches o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import secrets
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Literal, Mapping
+from typing import Any, Iterable, Iterator, Literal, Mapping, get_args
 
 from hpc_cluster import PROTOCOL, files
 
@@ -99,16 +99,30 @@ class Record:
     message: str | None = None
     """What it is waiting for, when that is not obvious."""
     stuck_since: str | None = None
-    """Since when the same step has failed for a reason that may pass (a full disk)."""
+    """Since when the same step has failed for a reason that may pass (a full disk); for people."""
+    stuck_at: float | None = None
+    """The same as a count of `elapsed`."""
     missing: int = 0
     """Complete censuses in a row that listed no ticket of this published job."""
     missing_since: str | None = None
+    missing_at: float | None = None
     times: Mapping[str, str] = field(default_factory=dict)
     """dropped, accepted, staged, started, ended, returned: UTC."""
 
+    def document(self) -> dict[str, Any]:
+        """Return the record as it stands in its file."""
+        return {
+            **vars(self),
+            "inputs": [vars(entry) for entry in self.inputs],
+            "targets": [vars(target) for target in self.targets],
+            "times": dict(self.times),
+            "protocol": PROTOCOL,
+        }
+
     def enter(self, phase: Phase, **changes: Any) -> Record:
         """Return this record in another phase, its troubles forgotten."""
-        fresh: dict[str, Any] = {"message": None, "stuck_since": None, "since": now()}
+        fresh: dict[str, Any] = {"message": None, "since": now()}
+        fresh.update(stuck_since=None, stuck_at=None)
         return replace(self, phase=phase, **{**fresh, **changes})
 
 
@@ -130,15 +144,19 @@ def seconds_since(text: str) -> float:
 
 def new_id(instance: str) -> str:
     """Return a fresh J."""
-    return f"{instance}-{int(time.time() * 1000):011x}-{secrets.token_hex(8)}"
+    return f"{instance}-{int(time.time() * 1000):011x}-{os.urandom(8).hex()}"
 
 
 class Records:
     """All records of one state folder, in memory and on disk."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._root = str(folder)
         self._records: dict[str, Record] = {}
+        self.damaged: dict[str, str] = {}
+        """J: what is wrong with a record that says nothing; such a job stands still."""
+        self._sorted: list[Record] | None = None
+        """All records in the order of their drops, until one changes."""
         files.make_folder(str(folder))
         for name in files.names(str(folder)):
             record = self._load(name)
@@ -147,23 +165,36 @@ class Records:
 
     def _load(self, job: str) -> Record | None:
         try:
-            data = files.read_json(str(self.path(job, "record.json")))
+            data = files.read_json(self.path(job, "record.json"))
         except FileNotFoundError:
             # Killed before the intent was durable: nothing happened.
-            files.remove_tree(str(self.folder / job))
+            files.remove_tree(self.path(job))
             return None
-        data.pop("protocol")
-        data["inputs"] = tuple(
-            Input(i["key"], i["path"], (i["stamp"][0], i["stamp"][1], i["stamp"][2], i["stamp"][3]))
-            for i in data["inputs"]
-        )
-        data["targets"] = tuple(Target(**t) for t in data["targets"])
-        return Record(**data)
+        except ValueError as error:
+            self.damaged[job] = f"it is no JSON: {error}"
+            return None
+        try:
+            return _record(data)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            self.damaged[job] = f"it is no record: {type(error).__name__}: {error}"
+            return None
+
+    def forget_damaged(self) -> list[str]:
+        """Remove what says nothing; return which jobs that was."""
+        jobs = sorted(self.damaged)
+        for job in jobs:
+            files.unlink(self.path(job, "record.json"))
+            files.remove_tree(self.path(job))
+        self.damaged.clear()
+        files.sync_folder(self._root)
+        return jobs
 
     def __iter__(self) -> Iterator[Record]:
-        return iter(
-            sorted(self._records.values(), key=lambda r: (r.times.get("dropped", ""), r.id))
-        )
+        if self._sorted is None:
+            self._sorted = sorted(
+                self._records.values(), key=lambda r: (r.times.get("dropped", ""), r.id)
+            )
+        return iter(self._sorted)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -174,17 +205,22 @@ class Records:
     def __getitem__(self, job: str) -> Record:
         return self._records[job]
 
-    def path(self, job: str, name: str) -> Path:
-        """Return the path of a file that stands beside the job's record."""
-        return self.folder / job / name
+    def path(self, job: str, *names: str) -> str:
+        """Return the path of a job's folder, or of a file in it."""
+        return os.path.join(self._root, job, *names)
+
+    def _content(self, name: str, value: Any) -> tuple[str, bytes]:
+        """Return the path of "J/NAME", and a value as it stands there."""
+        data = value if isinstance(value, bytes) else files.to_json(value)
+        return os.path.join(self._root, name), data
 
     def add_all(self, records: Iterable[Record]) -> None:
         """– to INTENT: make the folders of new jobs and their records, durably."""
         new = list(records)
         for record in new:
-            files.make_folder(str(self.folder / record.id))
+            files.make_folder(self.path(record.id))
         self.save_all(new)
-        files.sync_folder(str(self.folder))
+        files.sync_folder(self._root)
 
     def save_all(self, records: Iterable[Record], beside: Mapping[str, Any] | None = None) -> None:
         """Replace records durably as one batch.
@@ -194,45 +230,61 @@ class Records:
         """
         batch = list(records)
         if beside:
-            files.replace_all(
-                [
-                    (str(self.folder / name), v if isinstance(v, bytes) else files.to_json(v))
-                    for name, v in beside.items()
-                ]
-            )
+            files.replace_all([self._content(name, value) for name, value in beside.items()])
         files.replace_all(
-            [
-                (
-                    str(self.path(r.id, "record.json")),
-                    files.to_json({**asdict(r), "protocol": PROTOCOL}),
-                )
-                for r in batch
-            ]
+            [(self.path(r.id, "record.json"), files.to_json(r.document())) for r in batch]
         )
         for record in batch:
             self._records[record.id] = record
+        self._sorted = None
+
+    def furnish(self, beside: Mapping[str, Any]) -> None:
+        """Write files beside records whose phases do not count on them yet, durably as one batch.
+
+        `beside` as in `save_all`. A kill may leave some of them, or parts: they are written again.
+        """
+        files.write_all_new([self._content(name, value) for name, value in beside.items()])
 
     def remove_all(self, records: Iterable[Record]) -> None:
         """CLEANING to –: forget jobs; the record goes first, then what stands beside it."""
         for record in records:
-            files.unlink(str(self.path(record.id, "record.json")))
-            files.remove_tree(str(self.folder / record.id))
+            files.unlink(self.path(record.id, "record.json"))
+            for name in files.names(self.path(record.id)):
+                with contextlib.suppress(IsADirectoryError, PermissionError):
+                    files.unlink(self.path(record.id, name))
+            if not files.remove_folder(self.path(record.id)):
+                files.remove_tree(self.path(record.id))
             self._records.pop(record.id, None)
-        files.sync_folder(str(self.folder))
+        self._sorted = None
+        files.sync_folder(self._root)
 
     def read_json(self, job: str, name: str) -> Any:
         """Return a JSON document beside a record; None when it is not there."""
         try:
-            return files.read_json(str(self.path(job, name)))
+            return files.read_json(self.path(job, name))
         except FileNotFoundError:
             return None
 
     def read_bytes(self, job: str, name: str) -> bytes | None:
         """Return a file beside a record; None when it is not there."""
         try:
-            return files.read_bytes(str(self.path(job, name)))
+            return files.read_bytes(self.path(job, name))
         except FileNotFoundError:
             return None
+
+
+def _record(data: dict[str, Any]) -> Record:
+    """Return the record in a JSON document. Raises whatever a document of another kind raises."""
+    data.pop("protocol")
+    data["inputs"] = tuple(
+        Input(i["key"], i["path"], (i["stamp"][0], i["stamp"][1], i["stamp"][2], i["stamp"][3]))
+        for i in data["inputs"]
+    )
+    data["targets"] = tuple(Target(**t) for t in data["targets"])
+    found = Record(**data)
+    if found.phase not in get_args(Phase):
+        raise ValueError(f"no phase: {found.phase!r}")
+    return found
 
 
 def history_line(record: Record, node: Mapping[str, Any]) -> bytes:

@@ -8,18 +8,25 @@ have to lock anything.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from hpc_batch import plan
 from hpc_batch.config import Config
-from hpc_batch.connection import Connection
 from hpc_batch.record import Record, Records, now
+from hpc_batch.sight import Census
 from hpc_batch.state import State
+from hpc_batch.stuck import stuck_of
 from hpc_batch.waiting import Wait
-from hpc_cluster import PROTOCOL
+from hpc_cluster import PROTOCOL, files
+
+if TYPE_CHECKING:
+    from hpc_batch.connection import Connection
+    from hpc_batch.travel import Travel
 
 SCHEMA = "hpc_batch.status/1"
+
+SHOW_S = 2.0
+"""How often it is written how far long transfers have come."""
 
 SHOWN = {
     "INTENT": "accepted",
@@ -33,9 +40,6 @@ SHOWN = {
 }
 """What people call a phase; a published job's ticket may say more, a cleaning one is answered."""
 
-Census = Mapping[str, tuple[plan.Place, str]]
-"""J: the folder of its ticket and the ticket's name."""
-
 
 class Report:
     """What a pass tells about itself and about everything."""
@@ -47,8 +51,12 @@ class Report:
         """As the queuer last reported them."""
         self._cluster: dict[str, Any] = last.get("cluster", {})
         self._jobs: dict[str, dict[str, Any]] = {j["id"]: j for j in last.get("jobs", [])}
+        self.store: dict[str, Any] | None = last.get("store")
+        """The input store on the cluster, as the last sweep of it found it."""
         self.wait: Wait | None = None
         """What jobs wait for that lie ready on the cluster; None: not asked in this pass."""
+        self._transfers: list[dict[str, Any]] = []
+        self._next_show = 0.0
         self._news: list[tuple[str, str, str | None]] = []
         self._counts = {"logins": 0, "channels": 0, "exchanges": 0}
         self._started, self._clock = now(), time.monotonic()
@@ -63,7 +71,7 @@ class Report:
         """Take in the jobs in flight; without a census, what was last known of their tickets."""
         jobs = {}
         for record in records:
-            if record.phase == "CLEANING":
+            if record.phase == "CLEANING" or not self._is_ours(record):
                 continue
             before = self._jobs.get(record.id, {})
             state, attempt = _place(record, before, census)
@@ -83,12 +91,24 @@ class Report:
                 "since": before["since"] if same else now(),
                 "message": message,
                 "held": held,
+                "stuck": self._stuck(record, state),
                 "attempt": attempt,
                 "node": self._node_of(record.id),
                 "cancel": False,
                 "times": dict(record.times),
             }
         self._jobs = jobs
+
+    def _is_ours(self, record: Record) -> bool:
+        """Tell whether a job was taken; before, it is shown as the drop that it still is."""
+        drop = self._state.of_job(record.id, "drop")
+        return record.phase != "INTENT" or files.exists(drop)
+
+    def _stuck(self, record: Record, state: str) -> dict[str, Any] | None:
+        began = record.stuck_at if record.stuck_at is not None else record.missing_at
+        waited_s = self._state.elapsed.age_s(began) if began is not None else 0.0
+        found = stuck_of(record, state, waited_s)
+        return None if found is None else {**vars(found), "next": found.next}
 
     def news(self, records: Records) -> Iterator[tuple[Record, str, str | None]]:
         """Yield published jobs whose state on the cluster has changed since it was last told.
@@ -106,6 +126,28 @@ class Report:
         if self._cluster.get("reachable") is not fine:
             self._cluster = {"reachable": fine, "since": now()}
         self._cluster["trouble"] = trouble
+
+    def travels(self, travels: Sequence[Travel]) -> bool:
+        """Take in how far the long transfers have come; tell whether it is time to write that."""
+        self._transfers = [travel.document() for travel in travels]
+        due = bool(travels) and time.monotonic() >= self._next_show
+        if due:
+            self._next_show = time.monotonic() + SHOW_S
+        return due
+
+    def stored(self, count: int, limit: int | None) -> bool:
+        """Add bytes that were sent into the store; tell whether it has outgrown its limit."""
+        if self.store is None:
+            return False
+        if count:
+            self.store = {**self.store, "bytes": int(self.store["bytes"]) + count, "limit": limit}
+        return limit is not None and int(self.store["bytes"]) > limit
+
+    def counted(self, store: Mapping[str, int] | None, evicted: int, limit: int | None) -> None:
+        """Take in what a sweep has left in the store."""
+        if store is not None:
+            before = (self.store or {}).get("evicted", 0)
+            self.store = {**store, "limit": limit, "evicted": before + evicted, "at": now()}
 
     def write(self, troubles: list[dict[str, str]]) -> None:
         """Replace status.json where anything but the time has changed."""
@@ -131,6 +173,8 @@ class Report:
             "pilots": self.pilots,
             "counts": counts,
             "jobs": list(self._jobs.values()),
+            "transfers": self._transfers,
+            "store": self.store,
             "trouble": troubles,
         }
         if code is None and document == self._written:
@@ -143,7 +187,7 @@ class Report:
             "code": code,
             **self._counts,
         }
-        self._state.write("status.json", {**document, "written": now(), "pass": this})
+        self._state.show("status.json", {**document, "written": now(), "pass": this})
 
     def _node_of(self, job: str) -> str | None:
         for pilot in self.pilots:

@@ -13,8 +13,9 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 
+from hpc_batch import hosts, session
 from hpc_batch.config import Config
-from hpc_batch.connection import Connection
+from hpc_batch.lingering import WHOLE_S
 from hpc_batch.record import Record, Records
 from hpc_batch.state import State, check_home, hold
 from hpc_cluster import files
@@ -22,7 +23,7 @@ from hpc_cluster import files
 
 def restore(config: Config) -> list[str]:
     """Bring a restored state folder and its dropbox together again; return what was done."""
-    with hold(config) as state:
+    with hold(config, WHOLE_S if config.cronjob.linger else 0) as state:
         state.adopt()
         records = Records(state.path("jobs"))
         check_home(records, config)
@@ -40,6 +41,8 @@ def _restored(config: Config, state: State, records: Records) -> Iterator[str]:
     for record in answered:
         yield f"{record.name}: was answered since; its record is removed"
     records.remove_all(answered)
+    for job in records.forget_damaged():
+        yield f"{job}: its record was damaged and is removed"
     late = [r for r in records if r.phase not in ("INTENT", "CLEANING")]
     done = [r for r in late if "answer" not in present[r.id]]
     for record in done:
@@ -56,11 +59,12 @@ def _seen_on_cluster(
     config: Config, state: State, records: Records, early: Sequence[Record]
 ) -> Iterator[str]:
     """Jobs that were published after the backup was made must not be published again."""
-    connection = Connection(config, state, records)
+    host = hosts.connect(config.remote, inherit=state.lock_descriptors)
     try:
-        census = connection.session.census()
+        with session.begin(host, config.remote, config.env, state.instance) as opened:
+            census = opened.census()
     finally:
-        connection.close()
+        host.close()
     listed = {
         name.split(".")[0]
         for place in (census.ready, census.running, census.done)

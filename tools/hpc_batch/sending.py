@@ -28,7 +28,7 @@ from hpc_batch.errors import MissingInputError, RemoteError, RemoteTimeout
 from hpc_batch.inputs import open_input, stamp_of
 
 if TYPE_CHECKING:
-    from hpc_batch.far_end import Wire
+    from hpc_batch.bulk import Carrier
 
 
 DUE_S = 90
@@ -38,7 +38,7 @@ DUE_S = 90
 class Flow:
     """Frames out, acknowledgements in; a thread reads, so that neither side waits for the other."""
 
-    def __init__(self, wire: Wire, failures: dict[Target, Failure]) -> None:
+    def __init__(self, wire: Carrier, failures: dict[Target, Failure]) -> None:
         self.failures = failures
         self._wire = wire
         self._sent = self._acknowledged = 0
@@ -57,7 +57,7 @@ class Flow:
         if self._synced:
             self._thread.join()
 
-    def send(self, header: dict[str, Any], data: bytes = b"") -> None:
+    def send(self, header: dict[str, Any], data: bytes | memoryview = b"") -> None:
         """Send a line, and bytes when the window has room for them."""
         with self._change:
             room = WINDOW_BYTES - len(data)
@@ -130,28 +130,35 @@ class Sending:
     ) -> None:
         self._file, self._found, self._flow, self._progress = file, found, flow, progress
 
-    def run(self) -> None:
+    def run(self, had: Progress = lambda count: None) -> None:
         """Send the file from where the cluster's part of it ends; a failure is noted."""
         try:
             descriptor, stamp = open_input(self._file.path)
         except MissingInputError as error:
             self._give_up("ENOENT", str(error))
             return
+        except OSError as error:
+            self._give_up(word(error), f"{self._file.path!r} cannot be read: {error.strerror}")
+            return
         try:
             if stamp != self._file.stamp:
                 self._give_up("changed", f"{self._file.path!r} changed after it was taken")
                 return
-            self._send_all(descriptor)
+            offset = self._begin(descriptor)
+            had(offset)
+            self._send_all(descriptor, offset)
         except OSError as error:
             self._give_up(word(error), f"{self._file.path!r} cannot be read: {error.strerror}")
         finally:
             os.close(descriptor)
 
-    def _send_all(self, descriptor: int) -> None:
+    def _send_all(self, descriptor: int, offset: int) -> None:
         """Send frame after frame; the last one only if the file is still what it was."""
-        total, offset = self._file.stamp[0], self._begin(descriptor)
+        total = self._file.stamp[0]
+        memory = memoryview(bytearray(min(FRAME_BYTES, total)))
         while self._file.to not in self._flow.failures:
-            data = os.pread(descriptor, min(FRAME_BYTES, total - offset), offset)
+            # One that grew is not read to its new end: the stamp tells below.
+            data = memory[: os.preadv(descriptor, [memory[: total - offset]], offset)]
             last = offset + len(data) == total
             short = not data and not last
             if short or (last and stamp_of(os.fstat(descriptor)) != self._file.stamp):

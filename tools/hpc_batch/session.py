@@ -2,8 +2,10 @@
 
 `begin` logs in (through the host), starts the far end and returns a Session. Each method is one
 verb, one line there and one line back, whatever the number of jobs it is about; every verb may be
-repeated. Bulk goes over channels of its own (`data`). A thread pings all channels, because the far
-end leaves after a minute of silence: a pass that was stopped or cut off cannot act late.
+repeated. The methods that begin with `begin_` return once the verb is sent: what is asked together
+costs one round trip, and is performed in that order. Bulk goes over the same wire (`bulk`), big
+files over a channel of their own (`data`). A thread pings all channels, because the far end leaves
+after a minute of silence: a pass that was stopped or cut off cannot act late.
 
 What comes back is checked and typed here, once. An answer `ok: false` becomes a FarEndError whose
 `kind` is the far end's word: an errno name (`ENOSPC`), `workspace`, `batch`, `usage` or `bug`.
@@ -12,15 +14,26 @@ What comes back is checked and typed here, once. An answer `ok: false` becomes a
 from __future__ import annotations
 
 import base64
-import secrets
+import os
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from hpc_batch import far_end
+from hpc_batch import far_end, tidings
+from hpc_batch.conversation import Conversation
 from hpc_batch.data_channel import DataChannel
 from hpc_batch.errors import RemoteError
+from hpc_batch.tidings import (
+    Census,
+    Collected,
+    Hello,
+    Load,
+    Pilots,
+    Prepared,
+    Submission,
+    Swept,
+    Tail,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,102 +46,21 @@ PING_S = 20
 hpc_cluster.channel (60)."""
 
 
-@dataclass(frozen=True)
-class Hello:
-    """What the cluster's side says about itself."""
-
-    workspace: str
-    made: bool
-    """The workspace was made just now."""
-    node: str
-    free_bytes: int
-    free_inodes: int
-    python: str
-    """Path of the interpreter that runs the far end."""
+Told = TypeVar("Told")
 
 
-@dataclass(frozen=True)
-class Census:
-    """Every ticket of this service host, by folder; a ticket that moved meanwhile stands twice."""
+class Answer(Generic[Told]):
+    """An answer that has been asked for."""
 
-    incoming: tuple[str, ...]
-    ready: tuple[str, ...]
-    running: tuple[str, ...]
-    done: tuple[str, ...]
-    others_ready: int
-    """Tickets of other service hosts of this workspace."""
-    others_running: int
-    complete: bool
-    """Every folder could be listed; only then a missing ticket means anything."""
+    def __init__(self, get: Callable[[], Told]) -> None:
+        self._get = get
+        self._told: list[Told] = []
 
-
-@dataclass(frozen=True)
-class Carried:
-    """One input of a job on the cluster, in the order of its description."""
-
-    bytes: int
-    key: str | None = None
-    """Its name in the store; None: it was sent into the job's folder directly."""
-
-
-@dataclass(frozen=True)
-class Load:
-    """What `prepare` needs to know about a job."""
-
-    job: str
-    description: Mapping[str, Any]
-    script: bytes
-    inputs: tuple[Carried, ...]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Which jobs may be published now, and why others must be staged again."""
-
-    jobs: frozenset[str]
-    again: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Collected:
-    """The end of a job: what the runner and the pilots left behind."""
-
-    result: Mapping[str, Any] | None
-    """`result.json`; None where no attempt got as far."""
-    pilots: tuple[Mapping[str, Any], ...]
-    """`pilot.json`, with the runner's part over it, of the pilot in the ticket's name."""
-    error: str | None
-
-
-@dataclass(frozen=True)
-class Pilots:
-    """What the queuer saw and did."""
-
-    pilots: tuple[Mapping[str, Any], ...]
-    submitted: tuple[str, ...]
-    reaped: tuple[str, ...]
-    trouble: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Submission:
-    """What came of a pilot that an operator asked for."""
-
-    pilot: Mapping[str, Any] | None
-    """As in Pilots; None where every slot was held."""
-    message: str | None
-    """Why there is none, or what the batch system said; None when all is well."""
-
-
-@dataclass(frozen=True)
-class Tail:
-    """The end of a running job's stream."""
-
-    text: bytes
-    size: int
-    """Of the whole stream."""
-    attempt: int
-    """0: no attempt has begun."""
+    def get(self) -> Told:
+        """Wait for it and return it, each time the same. Raises RemoteError."""
+        if not self._told:
+            self._told.append(self._get())
+        return self._told[0]
 
 
 def begin(host: Host, remote: Remote, env: Mapping[str, str], instance: str) -> Session:
@@ -146,29 +78,42 @@ class Session:
     """An open conversation; a context manager that ends it. Methods may be called by any thread."""
 
     def __init__(self, host: Host, remote: Remote, env: Mapping[str, str], instance: str) -> None:
-        self.id = secrets.token_hex(8)
+        self.id = os.urandom(8).hex()
         """S: it stands in every temporary name that this session makes on the cluster."""
-        self.exchanges = 0
-        """Round trips so far, those of data channels included."""
         self.python = ""
         """Version of the Python that runs the far end."""
         self._host, self._remote, self._env = host, remote, env
         self.instance = instance
-        self._asking = threading.Lock()
         self._counting = threading.Lock()
+        self._counted = 0
+        """Exchanges on channels of their own."""
         self._ended = threading.Event()
-        self._number = 0
         self._wires: list[far_end.Wire] = []
-        self._control: far_end.Wire | None = None
+        self._talk: Conversation | None = None
+        self._frames = False
+        """The far end takes frames between verbs; one of the release before does not."""
+
+    @property
+    def exchanges(self) -> int:
+        """Return the round trips so far, those of data channels included."""
+        return self._counted + (self._talk.flights if self._talk else 0)
 
     def open(self) -> None:
         """Open the control channel and begin to ping."""
-        self._control = self._start("serve")
-        self.python = str(self._control.started.get("python"))
+        control = self._start("serve")
+        self._talk = Conversation(control)
+        self._frames = control.started.get("frames") is True
+        self.python = str(control.started.get("python"))
         threading.Thread(target=self._ping, name="session ping", daemon=True).start()
 
+    def bulk(self) -> DataChannel:
+        """Return what carries files between the verbs, one user at a time."""
+        if self._talk is None or not self._frames:
+            return self.data()
+        return DataChannel(self._talk, self._talk.waited)
+
     def data(self) -> DataChannel:
-        """Open a channel for bulk: another one of the same login."""
+        """Open a channel for bulk of its own: another one of the same login."""
         return DataChannel(self._start("data"), self._count)
 
     def close(self) -> None:
@@ -204,24 +149,34 @@ class Session:
 
     def census(self) -> Census:
         """List every ticket of this service host."""
-        a = self._ask("census")
-        return Census(
-            incoming=_texts(a["incoming"]),
-            ready=_texts(a["ready"]),
-            running=_texts(a["running"]),
-            done=_texts(a["done"]),
-            others_ready=int(a["others"]["ready"]),
-            others_running=int(a["others"]["running"]),
-            complete=bool(a["complete"]),
-        )
+        return self.begin_census().get()
+
+    def begin_census(self, *, results: bool = False) -> Answer[Census]:
+        """Begin to list every ticket, and with `results` to read what stands behind those in done.
+
+        Where those are many, only some of them are read.
+        """
+        return self._begin("census", tidings.census, results=results)
 
     def stage(self, jobs: Sequence[str], keys: Mapping[str, int]) -> frozenset[str]:
         """Announce jobs as incoming, and return which of the keys (with their sizes) to send."""
-        a = self._ask("stage", jobs=list(jobs), keys=sorted(keys.items()))
-        return frozenset(_texts(a["missing"]))
+        return self.begin_stage(jobs, keys).get()
+
+    def begin_stage(self, jobs: Sequence[str], keys: Mapping[str, int]) -> Answer[frozenset[str]]:
+        """Begin to announce jobs."""
+        return self._begin(
+            "stage",
+            lambda a: frozenset(tidings.texts(a["missing"])),
+            jobs=list(jobs),
+            keys=sorted(keys.items()),
+        )
 
     def prepare(self, loads: Sequence[Load]) -> Prepared:
         """Link the inputs into the jobs and write descriptions and scripts, durably."""
+        return self.begin_prepare(loads).get()
+
+    def begin_prepare(self, loads: Sequence[Load]) -> Answer[Prepared]:
+        """Begin to link the inputs."""
         jobs = [
             {
                 "id": load.job,
@@ -234,52 +189,67 @@ class Session:
             }
             for load in loads
         ]
-        a = self._ask("prepare", jobs=jobs)
-        again = {str(job): str(why) for job, why in a["again"].items()}
-        return Prepared(frozenset(_texts(a["prepared"])), again)
+        return self._begin("prepare", tidings.prepared, jobs=jobs)
 
     def publish(self, jobs: Mapping[str, str]) -> dict[str, str]:
         """incoming to ready: every job with the session that prepared it.
 
         Returns for each `published`, or `already`: its ticket has gone on from there.
         """
-        a = self._ask("publish", jobs=sorted(jobs.items()))
-        return {str(job): str(word) for job, word in a.items()}
+        return self.begin_publish(jobs).get()
+
+    def begin_publish(self, jobs: Mapping[str, str]) -> Answer[dict[str, str]]:
+        """Begin to publish."""
+        return self._begin("publish", tidings.words, jobs=sorted(jobs.items()))
 
     def collect(self, tickets: Sequence[str]) -> dict[str, Collected]:
         """Read what stands behind tickets in done."""
-        a = self._ask("collect", tickets=list(tickets))
-        return {
-            str(ticket): Collected(
-                result=found["result"],
-                pilots=tuple(found["pilots"]),
-                error=found["error"],
-            )
-            for ticket, found in a.items()
-        }
+        return tidings.collected(self._ask("collect", tickets=list(tickets)))
 
     def cancel(self, jobs: Sequence[str]) -> dict[str, str]:
         """Ask for jobs to be stopped: `cancelled` (it never ran), `asked` or `gone` for each."""
-        a = self._ask("cancel", jobs=list(jobs))
-        return {str(job): str(word) for job, word in a.items()}
+        return tidings.words(self._ask("cancel", jobs=list(jobs)))
 
     def purge(self, jobs: Sequence[str], *, keep: bool) -> frozenset[str]:
         """Move jobs' data to trash (or to kept), then remove their tickets."""
-        return frozenset(_texts(self._ask("purge", jobs=list(jobs), keep=keep)["purged"]))
+        return frozenset(tidings.texts(self._ask("purge", jobs=list(jobs), keep=keep)["purged"]))
 
-    def sweep(self, known: Sequence[str], store_bytes: int | None = None) -> tuple[str, ...]:
-        """Trash what no record knows any more, and evict inputs until the store fits."""
-        a = self._ask("sweep", known=list(known), store_bytes=store_bytes)
-        return _texts(a["trashed"])
+    def sweep(
+        self,
+        known: Sequence[str],
+        store_bytes: int | None = None,
+        kept_s: float | None = None,
+    ) -> Swept:
+        """Trash what no record knows any more, and evict inputs until the store fits.
+
+        With `kept_s`, what lies in `kept/` for longer than so many seconds goes, too.
+        """
+        return self.begin_sweep(known, store_bytes, kept_s).get()
+
+    def begin_sweep(
+        self,
+        known: Sequence[str],
+        store_bytes: int | None = None,
+        kept_s: float | None = None,
+    ) -> Answer[Swept]:
+        """Begin to sweep."""
+        return self._begin(
+            "sweep", tidings.swept, known=list(known), store_bytes=store_bytes, kept_s=kept_s
+        )
 
     def pilots(self, policy: Mapping[str, Any]) -> Pilots:
         """Observe the pilots, reap what dead ones left, submit what the policy asks for."""
-        a = self._ask("pilots", policy=dict(policy))
-        return Pilots(
-            pilots=tuple(a["pilots"]),
-            submitted=_texts(a["submitted"]),
-            reaped=_texts(a["reaped"]),
-            trouble=a["trouble"],
+        return tidings.pilots(self._ask("pilots", policy=dict(policy)))
+
+    def begin_pilots(
+        self, policy: Mapping[str, Any], *, unless_done: bool = False
+    ) -> Answer[Pilots | None]:
+        """Begin to look after the pilots; None with `unless_done` where a result waits."""
+        return self._begin(
+            "pilots",
+            lambda a: None if a is None else tidings.pilots(a),
+            policy=dict(policy),
+            unless_done=unless_done,
         )
 
     def submit(self, policy: Mapping[str, Any], pilot: str) -> Submission:
@@ -289,12 +259,22 @@ class Session:
 
     def dismiss(self, pilots: Sequence[str]) -> dict[str, str]:
         """End pilots: `asked`, `gone`, `unknown`, or what went wrong, for each."""
-        a = self._ask("dismiss", pilots=list(pilots))
-        return {str(pilot): str(word) for pilot, word in a.items()}
+        return tidings.words(self._ask("dismiss", pilots=list(pilots)))
 
     def wait(self, seconds: float, seen: Sequence[str]) -> bool:
         """Wait until done holds a ticket that is not in `seen`; False: it did not come in time."""
         return bool(self._ask("wait", seconds=seconds, seen=list(seen))["changed"])
+
+    def watch(self, seconds: float, seen: Sequence[str], come: Callable[[], None]) -> None:
+        """Have the far end wait, and go on: `come` is called, by a thread, when done holds a ticket
+        that is not in `seen`, or when the connection breaks.
+
+        Any other request ends the watch before it is answered; no round trip is lost by that.
+        """
+        waiting = self._begin(
+            "wait", lambda a: bool(a["changed"]), seconds=seconds, seen=list(seen)
+        )
+        threading.Thread(target=_listen, args=(waiting, come), name="watch", daemon=True).start()
 
     def tail(self, job: str, stream: str, bytes: int) -> Tail:
         """Return the last bytes of a job's `stdout` or `stderr`, of its latest attempt."""
@@ -305,18 +285,15 @@ class Session:
 
     def _ask(self, verb: str, **args: Any) -> Any:
         """Send one verb and return its result."""
-        if self._control is None:
+        return self._begin(verb, lambda a: a, **args).get()
+
+    def _begin(self, verb: str, read: Callable[[Any], Told], **args: Any) -> Answer[Told]:
+        """Send one verb, and return how to get its answer."""
+        talk = self._talk
+        if talk is None:
             raise RemoteError("the session is not open")
-        try:
-            with self._asking:
-                self._number += 1
-                self._control.send({"n": self._number, "verb": verb, "args": args})
-                answer = self._control.answer(verb)
-        finally:
-            self._count()
-        if answer.get("n") != self._number:
-            raise RemoteError(f"the cluster's side answered something else to {verb}")
-        return answer["result"]
+        number = talk.ask(verb, args)
+        return Answer(lambda: read(talk.result(number, verb)))
 
     def _start(self, mode: far_end.Mode) -> far_end.Wire:
         line = far_end.command(self._remote, self._env, mode, self.id, self.instance)
@@ -326,7 +303,7 @@ class Session:
 
     def _count(self) -> None:
         with self._counting:
-            self.exchanges += 1
+            self._counted += 1
 
     def _ping(self) -> None:
         while not self._ended.wait(PING_S / 4):
@@ -334,5 +311,11 @@ class Session:
                 wire.ping(PING_S)
 
 
-def _texts(values: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(str(value) for value in values)
+def _listen(waiting: Answer[bool], come: Callable[[], None]) -> None:
+    """Wait for the answer to a watch."""
+    try:
+        changed = waiting.get()
+    except Exception:
+        changed = True  # whoever asks next meets it as well
+    if changed:
+        come()

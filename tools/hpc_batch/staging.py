@@ -1,7 +1,8 @@
 """Staging: carrying jobs to the cluster, all of a pass as one batch.
 
-One exchange announces the jobs and asks which stored inputs are missing, one stream carries what is
-missing, one exchange has the cluster link everything into the jobs' folders, durably. Small files
+The jobs are announced, a stream carries their files, and the cluster links everything into the
+jobs' folders, durably: three requests, one after the other without waiting. Only where inputs may
+be in the store already, the answer to the first is awaited, which says what is missing. Small files
 travel straight into their job's folder; larger ones into the store, once for all jobs that name
 them; big ones in the lane, while the pass goes on.
 """
@@ -16,7 +17,9 @@ from hpc_batch.data_channel import DataChannel
 from hpc_batch.inputs import BIG_BYTES, SMALL_BYTES, key_of
 from hpc_batch.lane import Lane
 from hpc_batch.record import Input, Record, Records
-from hpc_batch.session import Carried, Load, Session
+from hpc_batch.session import Session
+from hpc_batch.tidings import Carried, Load
+from hpc_batch.travel import Travel
 
 FOR_GOOD = frozenset(("changed", "ENOENT", "EACCES", "EISDIR", "ELOOP"))
 """Failures that the job's own user must mend; all others may pass."""
@@ -44,30 +47,43 @@ class Staging:
     ) -> None:
         self._session, self._records, self._lane = session, records, lane
         self._data = data
-        """Opens the channel for bulk at its first use."""
+        """Returns what carries files."""
         self._keys: dict[Input, str] = {}
+        self._stored = 0
 
     def stage(self, batch: Iterable[Record]) -> Staged:
         """Bring jobs to the cluster, as far as they need no big file that is still travelling."""
         jobs, result = list(batch), Staged()
         sizes = {self._key(i): i.stamp[0] for job in jobs for i in job.inputs if _stored(i)}
-        missing = self._session.stage([j.id for j in jobs], sizes)
+        announced = self._session.begin_stage([j.id for j in jobs], sizes)
+        # Whether something is missing is only asked where it decides what to send.
+        missing = announced.get() if sizes else frozenset()
         here = [job for job in jobs if not self._travels(job, missing, result)]
-        failures = self._send(here, missing)
-        loads = []
+        files = self._files(here, missing)
+        sent = self._data().begin_send(files) if files else None
+        failures = sent.failures if sent else {}
+        whole = [job for job in here if self._failure_of(job, failures) is None]
+        prepared = self._session.begin_prepare([self._load(j) for j in whole]) if whole else None
+        announced.get()
+        if sent:
+            sent.wait()
+            arrived = [f for f in files if f.to[0] == "key" and f.to not in failures]
+            self._stored += sum(f.stamp[0] for f in arrived)
+        done = prepared.get() if prepared else None
         for job in here:
             failure = self._failure_of(job, failures)
-            if failure is None:
-                loads.append(self._load(job))
-            else:
+            if failure is not None:
                 _note(job, failure, result)
-        prepared = self._session.prepare(loads) if loads else None
-        for job in here:
-            if prepared is not None and job.id in prepared.jobs:
+            elif done is not None and job.id in done.jobs:
                 result.ready.append(job)
-            elif prepared is not None and job.id in prepared.again:
-                result.stuck[job.id] = f"must be staged again: {prepared.again[job.id]}"
+            elif done is not None and job.id in done.again:
+                result.stuck[job.id] = f"must be staged again: {done.again[job.id]}"
         return result
+
+    def take_stored(self) -> int:
+        """Return how many bytes were sent into the store since this was asked before."""
+        stored, self._stored = self._stored, 0
+        return stored
 
     def _key(self, entry: Input) -> str:
         """Return the input's key, the same one for the whole session."""
@@ -81,24 +97,26 @@ class Staging:
         for entry in wanted:
             key = self._key(entry)
             found = self._lane.take(key)
+            if found == {}:
+                self._stored += entry.stamp[0]
             if found:
                 _note(job, found[("key", key)], result)
                 return True
-            self._lane.put(key, entry.stamp[0], _sender(key, entry))
+            self._lane.put(key, Travel("in", entry.path, entry.stamp[0]), _sender(key, entry))
         if wanted:
             total = sum(i.stamp[0] for i in wanted)
             result.waiting[job.id] = f"its inputs are on their way ({total} bytes)"
         return bool(wanted)
 
-    def _send(self, jobs: Iterable[Record], missing: frozenset[str]) -> dict[Target, Failure]:
-        """Send what is small, and what is stored and missing, each file once."""
+    def _files(self, jobs: Iterable[Record], missing: frozenset[str]) -> list[Outgoing]:
+        """Return what is small, and what is stored and missing, each file once."""
         files: dict[Target, Outgoing] = {}
         for job in jobs:
             for number, entry in enumerate(job.inputs):
                 target = self._target(job, number)
                 if target[0] == "job" or target[1] in missing:
                     files[target] = Outgoing(target, entry.path, entry.stamp)
-        return self._data().send(list(files.values())) if files else {}
+        return list(files.values())
 
     def _target(self, job: Record, number: int) -> Target:
         entry = job.inputs[number]
@@ -138,7 +156,7 @@ def _stored(entry: Input) -> bool:
     return entry.stamp[0] >= SMALL_BYTES
 
 
-def _sender(key: str, entry: Input) -> Callable[[DataChannel], dict[Target, Failure]]:
+def _sender(key: str, entry: Input) -> Callable[[DataChannel, Travel], dict[Target, Failure]]:
     """Return the lane's work for one big input."""
     file = Outgoing(("key", key), entry.path, entry.stamp)
-    return lambda channel: channel.send([file])
+    return lambda channel, travel: channel.send([file], travel.move, travel.skip)

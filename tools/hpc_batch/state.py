@@ -15,18 +15,19 @@ lose or repeat jobs; it is refused until the operator says `hpc-batch resume --r
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
-import secrets
-import socket
 import stat
 from pathlib import Path
 from typing import Any, Iterator
 
 import filelock
 
+from hpc_batch.ahead import Ahead
 from hpc_batch.config import Config, network_file_system
-from hpc_batch.errors import ConfigError
+from hpc_batch.elapsed import Elapsed
+from hpc_batch.errors import ConfigError, StorageError
 from hpc_batch.record import Records, seconds_since
 from hpc_cluster import PROTOCOL, files
 
@@ -37,6 +38,9 @@ INSTANCE_BYTES = 128
 """Size of `instance`: one sector at most, overwritten in place, which needs no free space."""
 
 RESTORE = "hpc-batch resume --restored"
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors that pass once somebody has made room."""
 
 
 class Busy(Exception):
@@ -51,6 +55,10 @@ class State:
         self.dropbox = config.cronjob.dropbox
         self.inner = config.cronjob.dropbox / ".hpc_batch"
         self.instance = ""
+        self.elapsed = Elapsed(0.0)
+        """The time that passes have seen go by; from `begin` on."""
+        self.ahead = Ahead(None, self.elapsed)
+        """What is known of drops from the future; from `begin` on."""
         self.lock_descriptors = lock_descriptors
         """Given to transfer children: a lock is free only when they are gone too."""
 
@@ -63,19 +71,28 @@ class State:
         return str(self.inner / f"{job}.{kind}")
 
     def read(self, name: str) -> Any:
-        """Return a JSON document of the state folder; None when it is not there."""
+        """Return a JSON document of the state folder; None when it is missing or damaged."""
         try:
             return files.read_json(str(self.path(name)))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return None
 
     def write(self, name: str, value: Any) -> None:
         """Replace a JSON document of the state folder durably."""
         files.replace(str(self.path(name)), files.to_json(value))
 
+    def show(self, name: str, value: Any) -> None:
+        """Replace a JSON document of the state folder that a power cut may take away."""
+        files.show(str(self.path(name)), files.to_json(value))
+
     def clock(self) -> float:
         """Return the dropbox's own clock: ages of drops are measured against it."""
         return files.server_now(str(self.inner), "probe")
+
+    def cancelled(self) -> frozenset[str]:
+        """Return the jobs whose cancellation was asked for."""
+        names = files.names(str(self.inner))
+        return frozenset(n[: -len(".cancel")] for n in names if n.endswith(".cancel"))
 
     def paused(self) -> Any:
         """Return what `hpc-batch pause` left: until, reason, since; None when nothing is paused."""
@@ -83,6 +100,11 @@ class State:
         if value and value.get("until") and seconds_since(value["until"]) >= 0:
             return None
         return value
+
+    def end(self) -> None:
+        """Keep for the next pass what this one has seen."""
+        if self.ahead.is_news:
+            self.show("ahead.json", self.ahead.seen)
 
     def begin(self) -> None:
         """Check that state and dropbox belong together, and count this pass.
@@ -92,6 +114,34 @@ class State:
         mine, theirs = self.read("machine"), self._instance()
         if mine is None or theirs is None:
             mine = theirs = self._found(mine, theirs)
+        self._check(mine, theirs)
+        self.instance = mine["instance"]
+        self.elapsed = Elapsed.since(mine.get("elapsed"))
+        self.ahead = Ahead(self.read("ahead.json"), self.elapsed)
+        # One more than the dropbox's: a pass that could not write there must not count twice.
+        self._count(theirs["generation"] + 1)
+
+    def join(self) -> bool:
+        """Check the same without counting a pass; False: there was none yet, or one is lost.
+
+        Raises ConfigError.
+        """
+        mine, theirs = self.read("machine"), self._instance()
+        if mine is None or theirs is None:
+            return False
+        self._check(mine, theirs)
+        self.instance = mine["instance"]
+        return True
+
+    def known_jobs(self) -> list[str]:
+        """Return every job that may have no answer yet, whatever became of its record.
+
+        Those are the jobs with a folder of a record, and those with a file in `.hpc_batch`.
+        """
+        taken = {n.partition(".")[0] for n in files.names(str(self.inner)) if OURS.match(n)}
+        return sorted(taken | set(files.names(str(self.folder / "jobs"))))
+
+    def _check(self, mine: Any, theirs: Any) -> None:
         if mine["instance"] != theirs["instance"]:
             raise ConfigError(
                 f"state {self.folder} and dropbox {self.dropbox} do not belong together: "
@@ -108,19 +158,18 @@ class State:
                 f"{theirs['generation']}) are of different times: one of them was restored from a "
                 f"backup. Run `{RESTORE}` to bring them together"
             )
-        self.instance = mine["instance"]
-        self._count(mine["generation"] + 1)
 
     def adopt(self) -> None:
         """Make state and dropbox one again after a restore, on this machine."""
         mine, theirs = self.read("machine"), self._instance()
         known = [k for k in (mine, theirs) if k is not None]
-        self.instance = known[0]["instance"] if known else secrets.token_hex(4)
+        self.instance = known[0]["instance"] if known else os.urandom(4).hex()
         self._count(max([k["generation"] for k in known], default=0) + 2)
 
     def _count(self, generation: int) -> None:
         value = {"protocol": PROTOCOL, "instance": self.instance, "generation": generation}
-        self.write("machine", {**value, "machine": machine_id()})
+        kept = {"machine": machine_id(), "elapsed": self.elapsed.kept()}
+        self.write("machine", {**value, **kept})
         text = files.to_json(value).rstrip().ljust(INSTANCE_BYTES - 1) + b"\n"
         path = str(self.inner / "instance")
         if files.exists(path):
@@ -131,7 +180,7 @@ class State:
     def _instance(self) -> Any:
         try:
             return files.read_json(str(self.inner / "instance"))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return None
 
     def _found(self, mine: Any, theirs: Any) -> Any:
@@ -147,7 +196,10 @@ class State:
                 f"state {self.folder} holds jobs, but dropbox {self.dropbox} was never used with "
                 f"it: set [cronjob] dropbox back, or run `{RESTORE}`"
             )
-        self.instance = secrets.token_hex(4)
+        # Their own names must be durable before a drop is renamed into one of them.
+        files.make_folder(str(self.folder / "jobs"))
+        files.sync_folders([str(self.folder.parent), str(self.dropbox)])
+        self.instance = os.urandom(4).hex()
         self._count(0)
         return {"instance": self.instance, "machine": machine_id(), "generation": 0}
 
@@ -158,14 +210,15 @@ def machine_id() -> str:
         text = Path("/etc/machine-id").read_text(encoding="ascii").strip()
         if text:
             return text
-    return socket.gethostname()
+    return os.uname().nodename
 
 
 @contextlib.contextmanager
-def hold(config: Config) -> Iterator[State]:
+def hold(config: Config, patience_s: float = 0.0) -> Iterator[State]:
     """Make what is missing, take the locks, and give the state folder to one pass.
 
-    Raises Busy when another pass runs, ConfigError when a folder cannot be used.
+    Raises Busy when another pass runs, and does so for `patience_s` seconds more; ConfigError when
+    a folder cannot be used; StorageError when one cannot be used just now.
     """
     folder, dropbox = config.cronjob.state, config.cronjob.dropbox
     _check_folders(folder, dropbox)
@@ -174,13 +227,16 @@ def hold(config: Config) -> Iterator[State]:
         if config.cronjob.lockfile is not None:
             paths.append(config.cronjob.lockfile)
         for path in paths:
-            lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False, mode=0o600)
+            lock = filelock.FileLock(path, timeout=patience_s, fallback_to_soft=False, mode=0o600)
             try:
                 stack.enter_context(lock)
             except filelock.Timeout:
                 raise Busy(str(path)) from None
             except OSError as error:
-                raise ConfigError(f"cannot lock {path}: {error.strerror}") from None
+                text = f"cannot lock {path}: {error.strerror}"
+                if error.errno in files.PASSING:
+                    raise StorageError(f"{text}; tried again") from None
+                raise ConfigError(text) from None
         yield State(config, _descriptors(paths))
 
 
@@ -199,7 +255,10 @@ def _check_folders(folder: Path, dropbox: Path) -> None:
         files.make_folder(str(folder))
         files.make_folder(str(dropbox / ".hpc_batch"))
     except OSError as error:
-        raise ConfigError(f"cannot make {error.filename}: {error.strerror}") from None
+        text = f"cannot make {error.filename}: {error.strerror}"
+        if error.errno in FULL:
+            raise StorageError(f"{text}; tried again") from None
+        raise ConfigError(text) from None
     for private in (folder, dropbox / ".hpc_batch"):
         status = private.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():

@@ -15,7 +15,7 @@ import difflib
 import fnmatch
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
@@ -70,6 +70,8 @@ class Seen:
     native_id: str | None = None
     cancel: bool = False
     """Somebody asked for its cancellation."""
+    stuck: Mapping[str, Any] | None = None
+    """since, why, next, until, reason (`stuck.Stuck`), where it does not move on by itself."""
     times: Mapping[str, str | None] = field(default_factory=dict)
     """dropped, accepted, staged, started, ended, returned."""
 
@@ -99,6 +101,7 @@ class Seen:
             "pilot": self.pilot,
             "native_id": self.native_id,
             "cancel": self.cancel,
+            "stuck": None if self.stuck is None else dict(self.stuck),
             "times": dict(self.times),
         }
 
@@ -114,6 +117,8 @@ class Status:
     """All jobs, the one that changed last at the end."""
     hidden: str | None = None
     """Why the state folder could not be read, in words."""
+    failed: Mapping[str, Any] | None = None
+    """The last pass could not work: at, since, code, message; None when it could."""
 
     @property
     def in_flight(self) -> tuple[Seen, ...]:
@@ -137,6 +142,14 @@ def moment(text: object) -> datetime | None:
     return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
 
 
+def next_try(text: str, now: datetime) -> str:
+    """Return when something that failed is tried again, in words."""
+    when = moment(text)
+    if when is not None and when <= now:
+        return "the next pass tries again"
+    return f"the next try is at {text}"
+
+
 def iso(seconds: float) -> str:
     """Return a time in seconds since 1970 as ISO, UTC, in milliseconds."""
     when = datetime.fromtimestamp(seconds, timezone.utc)
@@ -154,10 +167,11 @@ def read(dropbox: Path, state: Path | None, since: datetime | None = None) -> St
     service: Mapping[str, Any] | None = None
     flight: list[Seen] = []
     answered: list[Seen] = []
-    hidden = None
+    hidden, failed = None, None
     if state is not None:
         try:
             service = _service(state)
+            failed = _failed(state, service)
             flight = list(_in_flight(service))
             flight += _recorded(state, {job.id for job in flight})
             answered = list(history(state))
@@ -173,7 +187,8 @@ def read(dropbox: Path, state: Path | None, since: datetime | None = None) -> St
         *_waiting(dropbox, names),
     ]
     seen.sort(key=lambda job: moment(job.since) or _BEGINNING)
-    return Status(dropbox, service, tuple(seen), hidden)
+    seen = [_damaged(job, service) for job in seen]
+    return Status(dropbox, service, tuple(seen), hidden, failed)
 
 
 def history(state: Path) -> Iterator[Seen]:
@@ -266,10 +281,37 @@ _BEGINNING = datetime.min.replace(tzinfo=timezone.utc)
 
 
 def _service(state: Path) -> Mapping[str, Any] | None:
-    try:
-        document = files.read_json(str(state / "status.json"))
-    except FileNotFoundError:
+    """Return the last pass's document; whether the service is paused is as of now."""
+    document = _document(state / "status.json")
+    if document is None:
         return None
+    paused = _document(state / "paused")
+    until = moment((paused or {}).get("until"))
+    over = until is not None and until <= datetime.now(timezone.utc)
+    return {**document, "paused": None if over else paused}
+
+
+def _damaged(job: Seen, service: Mapping[str, Any] | None) -> Seen:
+    """Return a job whose record cannot be read as the stuck one that it is."""
+    for trouble in (service or {}).get("trouble", []):
+        if trouble.get("what") == f"record {job.id}" and not job.answered:
+            stuck = {"since": trouble.get("since"), "why": trouble.get("message"), "until": None}
+            return replace(job, stuck={**stuck, "reason": "damaged", "next": "it waits for that"})
+    return job
+
+
+def _failed(state: Path, service: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return why the last pass could not work; None when a later one could."""
+    failed = _document(state / "failed.json") or {}
+    at, written = moment(failed.get("at")), moment((service or {}).get("written"))
+    return failed if at is not None and (written is None or written <= at) else None
+
+
+def _document(path: Path) -> Mapping[str, Any] | None:
+    try:
+        document = files.read_json(str(path))
+    except (FileNotFoundError, ValueError):
+        return None  # RACE: a power cut may leave a block half written.
     return document if isinstance(document, Mapping) else None
 
 
@@ -285,6 +327,7 @@ def _in_flight(service: Mapping[str, Any] | None) -> Iterator[Seen]:
             attempts=entry.get("attempt"),
             node=entry.get("node"),
             cancel=bool(entry.get("cancel")),
+            stuck=entry.get("stuck"),
             times=entry.get("times") or {},
         )
 

@@ -1,13 +1,14 @@
 """The steps of the plan: what each one does for a batch of jobs.
 
 Every step may be repeated after a kill, and leaves a job where it is when the cluster, or a disk,
-says no for now. What fails and may pass is waited for; after STUCK_S it is answered with the error.
+says no for now. What fails and may pass is waited for; after `plan.STUCK_S` it is answered with the
+error.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,24 +18,19 @@ from hpc_batch.answer import Answers
 from hpc_batch.collecting import Ticket, ticket_of
 from hpc_batch.config import Config
 from hpc_batch.connection import Connection
-from hpc_batch.description import describe
 from hpc_batch.errors import JobFileError
 from hpc_batch.fitting import misfit, need_s
 from hpc_batch.intake import Intake
 from hpc_batch.node import Node
-from hpc_batch.record import Record, Records, now, seconds_since
+from hpc_batch.record import Record, Records, now
 from hpc_batch.settling import judge
+from hpc_batch.sight import Sight
 from hpc_batch.state import State
 from hpc_batch.trouble import Ledger
+from hpc_batch.upkeep import Upkeep
+from hpc_cluster import files
 
 log = logging.getLogger("hpc_batch")
-
-STUCK_S = 48 * 3600
-"""What may pass is waited for so long; then the job is answered with the error."""
-
-
-Census = dict[str, tuple[plan.Place, str]]
-"""J: the folder of its ticket and the ticket's name."""
 
 
 class Steps:
@@ -47,6 +43,8 @@ class Steps:
         records: Records,
         ledger: Ledger,
         connect: Callable[[], Connection | None],
+        sight: Sight,
+        upkeep: Upkeep,
         *,
         keep: bool,
     ) -> None:
@@ -57,10 +55,8 @@ class Steps:
         """Leave the jobs' data on the cluster, in `kept/`."""
         self._intake = Intake(config, state, records)
         self._answers = Answers(state, records, self._intake)
-        self.census: Census | None = None
-        """None where the cluster did not answer completely."""
-        self.told: set[str] = set()
-        """Jobs whose cancellation the cluster was told of in this pass."""
+        self._sight = sight
+        self._upkeep = upkeep
         self.perform: dict[plan.Step, Callable[[list[Record]], None]] = {
             "accept": self.accept,
             "check": self.check,
@@ -83,15 +79,19 @@ class Steps:
 
     def check(self, batch: list[Record]) -> None:
         """ACCEPTED to STAGING, or with every problem to ANSWERING: read each drop once."""
+        from hpc_batch.description import describe  # no other step needs templates
+
         clock = self._state.clock()
         good: list[Record] = []
         beside: dict[str, Any] = {}
         bad: list[tuple[Record, Node]] = []
+        stuck: dict[str, str] = {}
         for record in batch:
             data = b""
             try:
-                verdict = judge(self._state.of_job(record.id, "drop"), clock, self._config)
-                if verdict == "wait":
+                path = self._state.of_job(record.id, "drop")
+                its_own = self._state.ahead.clock(record.id, os.lstat(path).st_ctime, clock)
+                if judge(path, its_own, self._config) == "wait":
                     continue
                 data = self._intake.read(record)
                 made = describe(record.id, record.name, data, self._config)
@@ -99,6 +99,9 @@ class Steps:
                 text = "; ".join(str(p) for p in error.problems)
                 bad.append((record, node.make(record, "rejected", text)))
             except OSError as error:
+                if error.errno in files.PASSING:
+                    stuck[record.id] = f"it cannot be checked: {error.strerror}: {error.filename}"
+                    continue
                 text = f"the job file cannot be read: {error.strerror}"
                 bad.append((record, node.make(record, "rejected", text)))
             else:
@@ -115,8 +118,10 @@ class Steps:
                     )
                 )
             beside[f"{record.id}/job"] = data
-        self._records.save_all(good, beside)
+        self._records.furnish(beside)
+        self._records.save_all(good)
         self._answers.decide(bad)
+        self._note_stuck(stuck, "rejected")
         self._intake.submitted(good, "accepted")
         for record in good:
             log.info("%s accepted: %s", record.id, record.script)
@@ -127,10 +132,14 @@ class Steps:
         """ACCEPTED or STAGING to ANSWERING: cancelled before it was published."""
         beside = {}
         for record in batch:
-            if self._records.read_bytes(record.id, "job") is None:
-                with contextlib.suppress(OSError):
+            if record.phase == "ACCEPTED":  # what a check that failed has left may be a part of it
+                try:
                     beside[f"{record.id}/job"] = self._intake.read(record)
-        self._records.save_all((), beside)
+                except OSError as error:
+                    if error.errno in files.PASSING:
+                        raise
+                    beside[f"{record.id}/job"] = b""
+        self._records.furnish(beside)
         self._answers.decide((r, node.make(r, "cancelled", "cancelled")) for r in batch)
 
     # ---- there and back ----------------------------------------------------------------------
@@ -140,8 +149,6 @@ class Steps:
         connection = self._connect()
         if connection is None:
             return
-        if any(record.inputs for record in batch):
-            connection.expect_data()
         staged = connection.staging.stage(batch)
         session_id = connection.session.id
         self._records.save_all(r.enter("PUBLISHING", session=session_id) for r in staged.ready)
@@ -157,7 +164,9 @@ class Steps:
         connection = self._connect()
         if connection is None:
             return
-        connection.session.publish({r.id: r.session or "" for r in batch})
+        answer = connection.session.begin_publish({r.id: r.session or "" for r in batch})
+        self._upkeep.ask_after_publishing(connection)
+        answer.get()
         published = [r.enter("PUBLISHED", times={**r.times, "staged": now()}) for r in batch]
         self._records.save_all(published)
         self._intake.submitted(published, "staged")
@@ -169,19 +178,22 @@ class Steps:
         connection = self._connect()
         if connection is not None:
             connection.session.cancel([r.id for r in batch])
-            self.told.update(r.id for r in batch)
+            self._sight.told.update(r.id for r in batch)
 
     def miss(self, batch: list[Record]) -> None:
         """Count the censuses that did not list a published job; answer it when it is lost."""
-        lost, counted = [], []
+        lost: list[Record] = []
+        counted: list[Record] = []
         for record in batch:
-            if record.id in (self.census or {}):
-                counted.append(replace(record, missing=0, missing_since=None))
+            if record.id in (self._sight.census or {}):
+                counted.append(replace(record, missing=0, missing_since=None, missing_at=None))
                 continue
-            since = record.missing_since or now()
-            counted.append(replace(record, missing=record.missing + 1, missing_since=since))
-            if plan.is_lost(record.missing + 1, seconds_since(since)):
-                lost.append(counted.pop())
+            if record.missing_at is None:
+                at = self._state.elapsed.seconds()
+                record = replace(record, missing_since=now(), missing_at=at)
+            record = replace(record, missing=record.missing + 1)
+            missing_s = self._state.elapsed.age_s(record.missing_at)
+            (lost if plan.is_lost(record.missing, missing_s) else counted).append(record)
         self._records.save_all(counted)
         text = "its files on the cluster were deleted"
         self._answers.decide((r, node.make(r, "lost", text)) for r in lost)
@@ -195,18 +207,22 @@ class Steps:
         walltime = self._config.hpc.walltime
         unfit = {r.id: misfit(r.need_s, walltime) for r in batch}
         self._records.save_all(
-            replace(r, message=None, stuck_since=None) for r in batch if unfit[r.id] is None
+            replace(r, message=None, stuck_since=None, stuck_at=None)
+            for r in batch
+            if unfit[r.id] is None
         )
         self._note_stuck({job: text for job, text in unfit.items() if text}, "rejected")
 
     def collect(self, batch: list[Record]) -> None:
         """PUBLISHED to PLACING, or without outputs to ANSWERING."""
         connection = self._connect()
-        if connection is None or self.census is None:
+        census = self._sight.census
+        if connection is None or census is None:
             return
-        connection.expect_data()
-        tickets: list[tuple[Record, Ticket]] = [(r, ticket_of(self.census[r.id][1])) for r in batch]
-        found = connection.collecting.collect(tickets, self._config.limits.stdout_bytes)
+        tickets: list[tuple[Record, Ticket]] = [(r, ticket_of(census[r.id][1])) for r in batch]
+        found = connection.collecting.collect(
+            tickets, self._config.limits.stdout_bytes, self._sight.collected
+        )
         times = {j: n["times"] for j, n in found.nodes.items()}
         self._answers.begin_placing((_timed(r, times), found.nodes[r.id]) for r in found.placing)
         self._answers.decide((_timed(r, times), found.nodes[r.id]) for r in found.answering)
@@ -243,6 +259,7 @@ class Steps:
         keep = self._keep
         purge = None
         if connection is not None:
+            self._upkeep.ask_before_cleaning(connection)
             purge = lambda jobs: connection.session.purge(jobs, keep=keep)  # noqa: E731
         self._answers.clean(batch, purge)
 
@@ -255,22 +272,26 @@ class Steps:
         )
 
     def _note_stuck(self, stuck: Mapping[str, str], reason: str | None) -> list[Record]:
-        """Keep what fails and may pass; after STUCK_S it is answered with the reason.
+        """Keep what fails and may pass; after `plan.STUCK_S` it is answered with the reason.
 
         Without a reason, the records that have waited for too long are returned.
         """
         expired, changed = [], []
         for job, text in stuck.items():
             record = self._records[job]
-            since = record.stuck_since or now()
-            noted = replace(record, message=text, stuck_since=since)
-            if seconds_since(since) >= STUCK_S:
+            noted = replace(record, message=text)
+            if record.stuck_at is None:
+                at = self._state.elapsed.seconds()
+                noted = replace(noted, stuck_since=now(), stuck_at=at)
+            if self._state.elapsed.age_s(noted.stuck_at) >= plan.STUCK_S:
                 expired.append(noted)
             elif noted != record:
                 changed.append(noted)
         if stuck:
-            first = next(iter(stuck.values()))
-            self._ledger.note(f"stuck {reason}", f"{len(stuck)} jobs wait: {first}", code=75)
+            job, text = next(iter(stuck.items()))
+            others = f" and {len(stuck) - 1} more" if len(stuck) > 1 else ""
+            words = f"{self._records[job].name}{others} cannot go on: {text}"
+            self._ledger.note(f"stuck {reason}", words, code=75)
         self._records.save_all(changed)
         if reason is not None:
             self._answers.decide((r, node.make(r, reason, str(r.message))) for r in expired)

@@ -3,8 +3,11 @@
 A pass observes (dropbox, records, the cluster's census), asks the plan for each job's next step,
 and performs the steps in the plan's order, each for all its jobs as one batch. It logs in at most
 once, and only when a job needs the cluster. A step that fails for one job does not stop the others;
-what the cluster did not answer is left for the next pass. While big files travel, or for
-`[cronjob] linger` seconds, the pass sweeps again and again.
+what the cluster did not answer is left for the next pass.
+
+While big files travel, and for `[cronjob] linger`, the pass goes on: it waits for a drop, a
+finished job or a file that has arrived (`doorbell`), and sweeps again. Where nothing tells, it
+looks itself after LOOK_S.
 
 The steps themselves stand in `steps`, their effects in the rooms that those call.
 """
@@ -16,49 +19,58 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from hpc_batch import plan
+from hpc_batch import failure, logbook, plan
+from hpc_batch.access import OUTAGE_S, Access
 from hpc_batch.config import Config
-from hpc_batch.connection import Connection
+from hpc_batch.doorbell import Doorbell
 from hpc_batch.errors import FarEndError, RemoteError, StorageError
 from hpc_batch.fitting import misfit
-from hpc_batch.intake import Drop, Intake, Listing, look, may_submit, unanswerable
-from hpc_batch.policy import policy
-from hpc_batch.record import Record, Records, now, seconds_since
+from hpc_batch.lingering import LOCK_S, serving_s
+from hpc_batch.listing import Drop, Listing, look, may_submit, unanswerable
+from hpc_batch.record import Record, Records
 from hpc_batch.report import Report
-from hpc_batch.settling import judge
+from hpc_batch.sight import Census, Sight
 from hpc_batch.state import Busy, State, check_home, hold
-from hpc_batch.steps import Census, Steps
 from hpc_batch.trouble import Ledger
-from hpc_batch.waiting import wait_of
+from hpc_batch.upkeep import Upkeep
 from hpc_cluster import files
 
-log = logging.getLogger("hpc_batch")
+if TYPE_CHECKING:
+    from hpc_batch.connection import Connection
+    from hpc_batch.intake import Intake
+    from hpc_batch.steps import Steps
+    from hpc_batch.travel import Travel
 
-OUTAGE_S = 30 * 60
-"""An unreachable cluster is told to the operator after so long."""
+log = logging.getLogger("hpc_batch")
 
 CANCEL_S = 60
 """A cancel file without a job is removed after so long."""
 
-SWEEP_S = 24 * 3600
-"""The cluster is swept for orphans once in so long."""
+DRAFT_S = 600
+"""What a client writes before it takes a drop's name is removed after so long."""
+
+LOOK_S = 20.0
+"""A pass that goes on sweeps at least this often: pilots end, and troubles pass."""
 
 PERIOD_S = 2.0
-"""Between two sweeps of one pass."""
+"""A sweep that took long is followed by a rest of as long, and at most so long."""
 
-LOG_BYTES = 10 << 20
-"""A log longer than this becomes `log.1`."""
-
-LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
-
-PASSING_KINDS = frozenset(("ENOSPC", "EDQUOT", "EIO", "ESTALE", "bug", "batch"))
-"""What the far end may say that no change of the configuration mends."""
+LONG_S = 1.0
+"""A sweep that took longer took long: what came meanwhile waits for others that come."""
 
 OF_ONE_JOB = frozenset(("usage", "bug", "description", "ticket"))
 """What the far end says of a request that one of its jobs may have spoilt; the session goes on."""
+
+
+SHOW_S = 0.5
+"""How often it is told how far long transfers have come."""
+
+Show = Callable[[Sequence["Travel"]], None]
 
 
 @dataclass(frozen=True)
@@ -73,69 +85,92 @@ class Options:
     """Passed on to the batch system in place of [hpc] email."""
 
 
-def run(config: Config, options: Options) -> int:
+def run(config: Config, options: Options, show: Show = lambda travels: None) -> int:
     """Make one pass and return the exit code; 0 when another pass is running.
+
+    `show` is called now and then with the long transfers that are under way.
 
     Raises ConfigError when the operator must mend something first.
     """
     try:
-        with hold(config) as state, _logging(state, options):
-            this = Pass(config, options, state)
+        patience_s = LOCK_S if config.cronjob.linger else 0.0
+        with hold(config, patience_s) as state, logbook.keep(state, debug=options.debug):
+            this = Pass(config, options, state, show)
             code = this.run()
+            failure.forget(state.folder)
     except Busy as busy:
         log.info("another pass holds %s", busy)
         return 0
     except OSError as error:
-        raise StorageError(f"{error.filename}: {error.strerror}; tried again") from error
+        storage = StorageError(f"{_place(error, config)}: {error.strerror}; tried again")
+        failure.keep(config.cronjob.state, storage)
+        raise storage from error
+    except Exception as error:
+        failure.keep(config.cronjob.state, error)
+        raise
     for message in this.ledger.messages:
         print(f"hpc_batch: {message}", file=sys.stderr)
     return code
 
 
-@contextlib.contextmanager
-def _logging(state: State, options: Options) -> Iterator[None]:
-    """Write one line per transition to `state/log`, and with --debug to stderr."""
-    path = state.path("log")
-    if path.exists() and path.stat().st_size > LOG_BYTES:
-        files.rename(str(path), str(state.path("log.1")))
-    # Names may be any bytes; an error of logging itself would be mailed by cron.
-    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handlers: list[logging.Handler] = [file]
-    if options.debug:
-        handlers.append(logging.StreamHandler())
-    log.setLevel(logging.DEBUG if options.debug else logging.INFO)
-    for handler in handlers:
-        handler.setFormatter(LINE)
-        log.addHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            log.removeHandler(handler)
-            handler.close()
+def _place(error: OSError, config: Config) -> str:
+    """Return where a disk said no; a failed write itself does not tell."""
+    if error.filename is not None:
+        return os.fsdecode(error.filename)
+    return f"state {config.cronjob.state} or dropbox {config.cronjob.dropbox}"
 
 
 class Pass:
     """One pass over everything."""
 
-    def __init__(self, config: Config, options: Options, state: State) -> None:
+    def __init__(
+        self, config: Config, options: Options, state: State, show: Show = lambda travels: None
+    ) -> None:
         state.begin()
+        self._show = show
         self.config, self.options, self.state = config, options, state
         self.records = Records(state.path("jobs"))
         self.ledger = Ledger(state)
-        self.intake = Intake(config, state, self.records)
         self.report = Report(config, state)
-        self.connection: Connection | None = None
-        self._refused = False
-        """The cluster could not be used in this pass; it is not tried again."""
-        self._paused = False
-        self._counted: frozenset[str] = frozenset()
-        """Jobs that were published before the census was asked for."""
-        self._cancelled: frozenset[str] = frozenset()
-        self.steps = Steps(
-            config, state, self.records, self.ledger, self._connect, keep=options.nocleanup
+        self.sight = Sight()
+        self._doorbell = Doorbell(config.cronjob.dropbox)
+        self.access = Access(
+            config, state, self.records, self.report, self.ledger, self._doorbell.ring
         )
+        self.upkeep = Upkeep(config, state, self.records, self.report, self.ledger)
+        self.upkeep.email = options.email
+        self._again_s = LOOK_S
+        """A drop may have settled so long after it was looked at."""
+        self._held: frozenset[str] = frozenset()
+        """Names of drops that wait for the answer to another job of their name."""
+        self._paused = False
+        self._cancelled: frozenset[str] = frozenset()
         check_home(self.records, config)
+
+    # A pass with nothing to do, which most are, loads neither of these, nor what they stand on.
+
+    @cached_property
+    def intake(self) -> Intake:
+        """What takes drops."""
+        from hpc_batch.intake import Intake
+
+        return Intake(self.config, self.state, self.records)
+
+    @cached_property
+    def steps(self) -> Steps:
+        """What the steps of the plan do."""
+        from hpc_batch.steps import Steps
+
+        return Steps(
+            self.config,
+            self.state,
+            self.records,
+            self.ledger,
+            self._connect,
+            self.sight,
+            self.upkeep,
+            keep=self.options.nocleanup,
+        )
 
     # ---- the pass ----------------------------------------------------------------------------
 
@@ -144,60 +179,111 @@ class Pass:
         try:
             self._serve()
         finally:
-            self._disconnect()
+            self.access.close()
+            self._doorbell.close()
             self.ledger.end("cluster", "pilots", "queue")
             if self.ledger.code == 75 and self.ledger.lasts_s("cluster") > OUTAGE_S:
                 self.ledger.code = 69
+            self.report.travels(())
             self.report.end(self.ledger.code, self.ledger.entries())
             self.ledger.save()
+            self.state.end()
         return self.ledger.code
 
     def _serve(self) -> None:
-        end = time.monotonic() + self.config.cronjob.linger
+        linger_s = serving_s(self.config.cronjob.linger, time.time())
+        end = time.monotonic() + linger_s
+        if linger_s:
+            self._doorbell.listen()
         while True:
+            began = time.monotonic()
             self._sweep()
-            try:
-                travelling = self.connection is not None and self.connection.lane.busy()
-            except (RemoteError, OSError) as error:
-                self._lost(error)
-                travelling = False
-            if not travelling and time.monotonic() >= end:
+            travelling = self._is_travelling()
+            if not travelling and (self.access.refused or time.monotonic() >= end):
                 return
-            if travelling and self.connection is not None:
-                self.connection.lane.wait(PERIOD_S)
-            else:
-                time.sleep(min(PERIOD_S, max(0.0, end - time.monotonic())))
+            took_s = time.monotonic() - began
+            if took_s > LONG_S:
+                time.sleep(min(took_s, PERIOD_S))
+            self._await(LOOK_S if travelling else min(LOOK_S, end - time.monotonic()))
+
+    def _is_travelling(self) -> bool:
+        """Tell whether big files are under way."""
+        try:
+            return self.access.connection is not None and self.access.connection.lane.busy()
+        except (RemoteError, OSError) as error:
+            self.access.lost(error)
+            return False
+
+    def _await(self, seconds: float) -> None:
+        """Wait until there is something to do, for at most so long."""
+        published = any(r.phase == "PUBLISHED" for r in self.records)
+        if published and self.access.connection is not None:
+            try:
+                self.access.connection.session.watch(LOOK_S, self.sight.done, self._doorbell.ring)
+            except RemoteError as error:
+                self.access.lost(error)
+                return
+        if any(r.phase == "ACCEPTED" for r in self.records):
+            self._again_s = min(self._again_s, PERIOD_S)  # its writer writes on
+        if self._held.isdisjoint(r.name for r in self.records if r.phase != "CLEANING"):
+            self._again_s = 0 if self._held else self._again_s
+        end = time.monotonic() + min(seconds, self._again_s)
+        while True:
+            left_s = max(0.0, end - time.monotonic())
+            slice_s = SHOW_S if self._tell_travels() else left_s
+            if self._doorbell.wait(min(left_s, slice_s)) or left_s <= slice_s:
+                return
+
+    def _tell_travels(self) -> bool:
+        """Tell how far long transfers have come; False when there are none."""
+        connection = self.access.connection
+        travels = connection.lane.travels() if connection is not None else []
+        self._show(travels)
+        if self.report.travels(travels):
+            self.report.write(self.ledger.entries())
+        return bool(travels)
 
     def _sweep(self) -> None:
         """Observe, plan, act: once over everything."""
         self._paused = self.state.paused() is not None
+        self._again_s, self._held = LOOK_S, frozenset()
+        for job, why in self.records.damaged.items():
+            path = self.records.path(job, "record.json")
+            text = f"{path} is damaged, and its job stands still: {why}. Bring the file back, or "
+            text += "run `hpc-batch resume --restored`, which makes its drop a new one"
+            self.ledger.note(f"record {job}", text, code=75)
         listing = look(self.config.cronjob.dropbox)
-        self._observe_cluster()
-        self._cancelled = self.intake.cancelled()
+        self._expect_cluster(listing)
+        self._observe_cluster(listing)
+        self._cancelled = self.state.cancelled()
         for step in plan.ORDER:
             if step == "check":
                 self._take(listing)
-                self._cancelled = self.intake.cancelled()
+                self._cancelled = self.state.cancelled()
             batch = [r for r in self.records if self._next(r) == step]
             if batch and not (self._paused and step == "stage"):
                 self._act(step, batch)
-        self._keep_pilots()
-        self._tidy_cluster()
-        self.report.look(self.records, self.steps.census)
+        self._keep_up()
+        if self.access.connection is not None:
+            # Only now: a login alone is no end of a trouble that comes after it in each pass.
+            self.ledger.over("cluster")
+            self.report.reachable(None)
+        self.report.look(self.records, self.sight.census)
         for record, shown, message in self.report.news(self.records):
             self.intake.submitted([record], shown, message)
+        self._tell_travels()
         self.report.write(self.ledger.entries())
 
     def _next(self, record: Record) -> plan.Step:
-        place, name = (self.steps.census or {}).get(record.id, (None, ""))
+        place, name = (self.sight.census or {}).get(record.id, (None, ""))
         if place == "incoming" and name != f"{record.id}.{record.session}":
             place = None  # litter of a session that was cut off
         return plan.next_step(
             plan.Seen(
                 phase=record.phase,
                 cancel=record.id in self._cancelled,
-                told=record.id in self.steps.told,
-                counted=record.id in self._counted,
+                told=record.id in self.sight.told,
+                counted=record.id in self.sight.counted,
                 ticket=place,
                 missing=record.missing,
                 fits=record.stuck_since is None
@@ -212,7 +298,7 @@ class Pass:
         except Exception as error:
             alone = isinstance(error, FarEndError) and error.kind in OF_ONE_JOB
             if isinstance(error, RemoteError) and not alone:
-                self._lost(error)
+                self.access.lost(error)
             elif len(batch) > 1:
                 for record in batch:
                     self._act(step, [record])
@@ -222,54 +308,51 @@ class Pass:
     def _stumbled(self, step: plan.Step, record: Record, error: Exception) -> None:
         """Note an error that nobody foresaw; the job stays where it is, and is tried again."""
         code = 75 if isinstance(error, OSError) else 70
-        text = f"{record.name}: cannot {step} ({type(error).__name__}: {error})"
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError):
+            why = f"{error.strerror}: {_place(error, self.config)}"
+        text = f"{record.name}: cannot {step} ({why})"
         log.error("%s %s", record.id, text, exc_info=not isinstance(error, OSError))
         self.ledger.note(f"{step} {record.id}", f"{text}; tried again by the next pass", code=code)
 
     # ---- the cluster -------------------------------------------------------------------------
 
+    def _expect_cluster(self, listing: Listing) -> None:
+        """Begin to log in where this sweep is going to need the cluster."""
+        new = ("INTENT", "ACCEPTED", "STAGING")
+        busy = {r.name for r in self.records}
+        drops = (d for d in listing.drops if unanswerable(d) is None and _name(d.name) not in busy)
+        if any(
+            r.remote or r.phase in new
+            for r in self.records
+            if not (self._paused and r.phase in new)
+        ) or (not self._paused and any(drops)):
+            self.access.expect()
+
     def _connect(self) -> Connection | None:
         """Log in, once a pass; None where that fails, now or before."""
-        if self.connection is None and not self._refused:
-            try:
-                self.connection = Connection(self.config, self.state, self.records)
-                self.ledger.over("cluster")
-                self.report.reachable(None)
-            except RemoteError as error:
-                self._lost(error)
-        return self.connection
+        return self.access.connect()
 
-    def _disconnect(self) -> None:
-        if self.connection is not None:
-            self.report.count(self.connection)
-            self.connection.close()
-            self.connection = None
-
-    def _lost(self, error: Exception) -> None:
-        """The cluster cannot be used any more in this pass."""
-        self._refused = True
-        self._disconnect()
-        code = 75
-        if isinstance(error, RemoteError) and getattr(error, "kind", "") not in PASSING_KINDS:
-            code = error.exit_code
-        patience = 0 if code != 75 or isinstance(error, FarEndError) else OUTAGE_S
-        hint = getattr(error, "hint", "")
-        text = f"cluster {self.config.remote.host or 'local'}: {error}"
-        log.warning("%s; %s", text, hint)
-        self.report.reachable(text)
-        self.ledger.note("cluster", f"{text}; {hint}" if hint else text, patience, code=code)
-
-    def _observe_cluster(self) -> None:
+    def _observe_cluster(self, listing: Listing) -> None:
         """Ask for the census when a published job may have one."""
-        self.steps.census, self._counted = None, frozenset()
+        self.sight.census, self.sight.counted = None, frozenset()
         published = [r.id for r in self.records if r.phase == "PUBLISHED"]
-        connection = self._connect() if published else None
+        self.upkeep.forget()
+        self.upkeep.paused = self._paused
+        if not published:
+            return
+        self.steps  # noqa: B018  (loaded beside the login: results may have come)
+        connection = self._connect()
         if connection is None:
             return
         try:
-            census = connection.session.census()
+            # Results that are known from an earlier sweep wait for a big file that travels.
+            asked = connection.session.begin_census(results=not self.sight.done)
+            if len(published) == len(self.records) and not listing.drops:
+                self.upkeep.ask_early(connection)
+            census = asked.get()
         except RemoteError as error:
-            self._lost(error)
+            self.access.lost(error)
             return
         if not census.complete:
             return
@@ -282,62 +365,27 @@ class Pass:
         ]
         for place, names in places:
             found.update((name.split(".")[0], (place, name)) for name in names)
-        self.steps.census, self._counted = found, frozenset(published)
+        self.sight.done, self.sight.collected = census.done, census.collected
+        self.sight.census, self.sight.counted = found, frozenset(published)
 
-    def _keep_pilots(self) -> None:
-        """Have the cluster look after its pilots while published jobs are waiting for them."""
-        waiting = any(r.phase == "PUBLISHED" for r in self.records)
-        # The pass that collects the last job is the one that may see the end of a trouble.
-        concerned = waiting or any(self.ledger.lasts_s(what) > 0 for what in ("pilots", "queue"))
-        if not concerned or self.connection is None:
-            return
-        try:
-            kept = self.connection.session.pilots(
-                policy(self.config, self.options.email, submit=not self._paused)
-            )
-        except RemoteError as error:
-            self._lost(error)
-            return
-        self.report.pilots = [dict(p) for p in kept.pilots]
-        wait = wait_of(kept.pilots, kept.trouble, paused=self._paused)
-        self.report.wait = wait
-        for pilot in kept.submitted:
-            log.info("pilot %s submitted", pilot)
-        for job in kept.reaped:
-            log.info("%s reaped from a dead pilot", job)
-        if kept.trouble is None:
-            self.ledger.over("pilots")
-        else:
-            message = f"pilots: {kept.trouble.get('message')}"
-            self.ledger.note("pilots", message, next_try=kept.trouble.get("next"))
-        if wait.obstacle:
-            self.ledger.note("queue", f"jobs wait for {wait.message}")
-        else:
-            self.ledger.over("queue")
-
-    def _tidy_cluster(self) -> None:
-        """Once a day, trash what no record knows any more."""
-        swept = self.state.read("swept.json")
-        if self.connection is None or (swept and seconds_since(swept["at"]) < SWEEP_S):
-            return
-        known = [r.id for r in self.records]
-        try:
-            trashed = self.connection.session.sweep(known, self.config.limits.store_bytes)
-        except RemoteError as error:
-            self._lost(error)
-            return
-        log.info("swept the workspace: %d orphans", len(trashed))
-        self.state.write("swept.json", {"at": now()})
+    def _keep_up(self) -> None:
+        """Have the cluster look after its pilots, and itself."""
+        if self.access.connection is not None:
+            try:
+                self.upkeep.finish(self.access.connection)
+            except RemoteError as error:
+                self.access.lost(error)
 
     # ---- taking ------------------------------------------------------------------------------
 
     def _take(self, listing: Listing) -> None:
         """Take the drops that are settled, and act on cancel files; where a disk says no, later."""
-        if listing.drops or listing.cancels:
+        if listing.drops or listing.cancels or listing.drafts:
             try:
                 self._admit(listing, self.state.clock())
             except OSError as error:
-                text = f"no drop can be taken: {error.strerror}: {error.filename!r}; tried again"
+                where = _place(error, self.config)
+                text = f"no drop can be taken: {error.strerror}: {where}; tried again"
                 self.ledger.note("taking", text, code=75)
 
     def _admit(self, listing: Listing, clock: float) -> None:
@@ -350,30 +398,56 @@ class Pass:
             why = unanswerable(drop)
             if why is not None:
                 self.ledger.note(f"drop {name!r}", f"{name!r} in the dropbox {why}")
-            elif name not in busy and not self._paused and self._is_settled(drop, listing, clock):
+            elif name in busy:
+                self._held |= {name}
+            elif not self._paused and self._is_settled(drop, listing, clock):
                 settled.append(drop)
         taken = self.intake.take(settled)
         for record in taken:
             log.info("%s taken: %s", record.id, record.name)
             in_flight[record.name] = record
+        self._remove_drafts(listing, clock)
         for name in listing.cancels:
             self._take_cancel(name, in_flight.get(_name(name)), listing, clock)
+
+    def _remove_drafts(self, listing: Listing, clock: float) -> None:
+        """Remove what killed clients left; a drop that has this second link can be taken then."""
+        for draft in listing.drafts:
+            age_s = self.state.ahead.clock(draft.name, draft.changed, clock) - draft.changed
+            if draft.regular and age_s >= DRAFT_S:
+                with contextlib.suppress(OSError):
+                    # RACE: none; whose it is may not permit it, and then it disturbs nobody.
+                    files.unlink(str(self.config.cronjob.dropbox / draft.name))
+                    log.info("removed %s, which a client left", draft.name)
 
     def _is_settled(self, drop: Drop, listing: Listing, clock: float) -> bool:
         if drop.name in listing.cancels:
             return True
+        from hpc_batch.settling import wait_of as unsettled_s
+
         try:
             path = str(self.config.cronjob.dropbox / drop.name)
-            return judge(path, clock, self.config) == "take"
+            clock = self.state.ahead.clock(drop.name, drop.changed, clock)
+            left_s = unsettled_s(path, clock, self.config)[0]
         except FileNotFoundError:
             return False  # RACE: withdrawn since the dropbox was listed
+        except OSError as error:
+            text = f"{drop.name!r} in the dropbox cannot be looked at: {error.strerror}"
+            self.ledger.note(f"drop {drop.name!r}", f"{text}; tried again", code=75)
+            return False
+        self._again_s = min(self._again_s, left_s) if left_s else self._again_s
+        return not left_s
 
     def _take_cancel(
         self, name: str, record: Record | None, listing: Listing, clock: float
     ) -> None:
         """Give a cancel file to the job in flight; remove it when there is none."""
         path = self.config.cronjob.dropbox / f"{name}.cancel"
-        if not may_submit(path.lstat().st_uid, self.config.cronjob.accept_from):
+        try:
+            owner = path.lstat().st_uid
+        except FileNotFoundError:
+            return  # RACE: withdrawn since the dropbox was listed, or its job was answered
+        if not may_submit(owner, self.config.cronjob.accept_from):
             text = f"{path.name!r} is of a user who is not in [cronjob] accept_from; left alone"
             self.ledger.note(f"cancel {name!r}", text)
             return
@@ -383,7 +457,9 @@ class Pass:
             return
         with contextlib.suppress(OSError):
             waiting = any(d.name == name for d in listing.drops)
-            if not waiting and clock - path.lstat().st_ctime >= CANCEL_S:
+            changed = path.lstat().st_ctime
+            clock = self.state.ahead.clock(path.name, changed, clock)
+            if not waiting and clock - changed >= CANCEL_S:
                 files.unlink(str(path))
                 self.ledger.messages.append(f"{name + '.cancel'!r}: there is no such job; removed")
 

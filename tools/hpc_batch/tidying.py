@@ -2,23 +2,40 @@
 
     history   lines of `state/history.jsonl` about jobs answered before a moment
     log       `state/log` and `state/log.1`, when their last line was written before it
-    cluster   what killed passes left in the workspace (the session's verb `sweep`): 36 hours old
+    dropbox   files in `.hpc_batch` of jobs that are answered and forgotten, which a power cut left
+    jobs      data on the cluster of jobs that nobody knows here, untouched for 36 hours
+    tickets   those of passes that were cut off
+    inputs    staged files that no job uses, beyond [limits] store_bytes
+    kept      what `--nocleanup` kept since before that moment, when that is asked for
 
-Answers in the dropbox belong to their users and are never touched. It runs under the lock of the
-passes, so that none of them adds a line to a history that is being rewritten.
+Nothing of a job without an answer is ever removed: a job is known as long as anything of it lies in
+the state folder or in `.hpc_batch`, whether its record can be read or not; and a state that does
+not belong to its dropbox (restored, cloned) is refused, because it would not know its jobs. Answers
+in the dropbox belong to their users and are never touched.
+
+It runs under the lock of the passes, so that none of them adds a line to a history that is being
+rewritten.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 from hpc_batch import hosts, session
 from hpc_batch.config import Config
-from hpc_batch.state import State, hold
+from hpc_batch.errors import RemoteError
+from hpc_batch.lingering import WHOLE_S
+from hpc_batch.session import Session
+from hpc_batch.state import OURS, State, hold
+from hpc_batch.tidings import Swept
 from hpc_cluster import files
+
+ROUNDS = 20
+"""A sweep deletes for some seconds; so many of them are asked for while there is something left."""
 
 
 @dataclass(frozen=True)
@@ -26,33 +43,62 @@ class Removed:
     """What was removed, or would be, of one kind."""
 
     what: str
-    """history, log or cluster."""
+    """One of the words above."""
     entries: int
     bytes: int
     """0 where nobody counts them."""
 
 
-def tidy(config: Config, before: datetime, *, dry_run: bool) -> list[Removed]:
-    """Remove what is older than `before` and return what it was; nothing with `dry_run`.
+@dataclass
+class Tidied:
+    """What came of tidying."""
 
-    Without a history there was no job yet, and the cluster is left alone; so it is with `dry_run`,
-    because nothing there says beforehand what a sweep would find. Raises Busy, ConfigError,
-    RemoteError.
+    removed: list[Removed] = field(default_factory=list)
+    unanswered: int = 0
+    """Jobs without an answer: all of them, and all they have, were left alone."""
+    kept: int | None = None
+    """What is left in `kept/` on the cluster; None: the cluster was not asked."""
+    trash: int | None = None
+    """What is left in `trash/` there, for later passes to delete."""
+    trouble: str | None = None
+    """Why the cluster's part was left for another time."""
+
+
+def tidy(config: Config, before: datetime, *, kept: bool, dry_run: bool) -> Tidied:
+    """Remove what is older than `before`, from `kept/` only with `kept`; return what it was.
+
+    With `dry_run` nothing changes, and the cluster is not asked, because nothing there says
+    beforehand what a sweep would find. Raises Busy, ConfigError.
     """
-    with hold(config) as state:
+    result = Tidied()
+    with hold(config, WHOLE_S if config.cronjob.linger else 0) as state:
+        begun = state.join()
+        result.unanswered = sum(_is_unanswered(state, job) for job in state.known_jobs())
         found = [_history(state, before, dry_run), _log(state, before, dry_run)]
-        if not dry_run:
-            found.append(_cluster(config, state))
-        return [item for item in found if item is not None and item.entries]
+        found.append(_dropbox(state, dry_run))
+        if begun and not dry_run:
+            try:
+                found += _cluster(config, state, before if kept else None, result)
+            except RemoteError as error:
+                result.trouble = str(error)
+    result.removed = [item for item in found if item.entries]
+    return result
 
 
-def _history(state: State, before: datetime, dry_run: bool) -> Removed | None:
+def _is_unanswered(state: State, job: str) -> bool:
+    """Tell whether a job's answer is still reserved, or not decided."""
+    folder = state.path("jobs") / job
+    decided = files.exists(str(folder / "answer.json")) or not files.exists(str(folder))
+    return files.exists(state.of_job(job, "answer")) or not decided
+
+
+def _history(state: State, before: datetime, dry_run: bool) -> Removed:
     path = state.path("history.jsonl")
     try:
         with open(path, "rb") as file:
             lines = file.readlines()
     except FileNotFoundError:
-        return None
+        return Removed("history", 0, 0)
     kept = [line for line in lines if not _is_old(line, before)]
     if len(kept) < len(lines) and not dry_run:
         files.replace(str(path), b"".join(kept))
@@ -69,7 +115,7 @@ def _is_old(line: bytes, before: datetime) -> bool:
         return True
 
 
-def _log(state: State, before: datetime, dry_run: bool) -> Removed | None:
+def _log(state: State, before: datetime, dry_run: bool) -> Removed:
     entries, size = 0, 0
     for name in ("log", "log.1"):
         path = state.path(name)
@@ -84,15 +130,57 @@ def _log(state: State, before: datetime, dry_run: bool) -> Removed | None:
     return Removed("log", entries, size)
 
 
-def _cluster(config: Config, state: State) -> Removed | None:
-    machine = state.read("machine")
-    if machine is None:
-        return None
-    known = files.names(str(state.path("jobs")))
+def _dropbox(state: State, dry_run: bool) -> Removed:
+    """Remove what is left in `.hpc_batch` of jobs whose record is gone and whose answer is out.
+
+    A record goes last, and before it the reserved answer, by being renamed into the dropbox; so a
+    job that has neither is answered. Where an answer is still reserved, the record was lost: that
+    job is left for `hpc-batch resume --restored`.
+    """
+    entries, size = 0, 0
+    jobs = set(files.names(str(state.path("jobs"))))
+    for name in files.names(str(state.inner)):
+        job = name.partition(".")[0]
+        path = str(state.inner / name)
+        if not OURS.match(name) or job in jobs or files.exists(state.of_job(job, "answer")):
+            continue
+        entries, size = entries + 1, size + os.lstat(path).st_size
+        if not dry_run:
+            files.unlink(path)
+    return Removed("dropbox", entries, size)
+
+
+def _cluster(
+    config: Config, state: State, kept_before: datetime | None, result: Tidied
+) -> Iterator[Removed]:
+    """Sweep the workspace until there is no more to delete. Raises RemoteError."""
+    kept_s = None
+    if kept_before is not None:
+        kept_s = (datetime.now(timezone.utc) - kept_before).total_seconds()
+    swept: list[Swept] = []
     host = hosts.connect(config.remote, inherit=state.lock_descriptors)
     try:
-        with session.begin(host, config.remote, config.env, machine["instance"]) as opened:
-            trashed = opened.sweep(known, config.limits.store_bytes)
+        with session.begin(host, config.remote, config.env, state.instance) as opened:
+            while _is_left(swept):
+                swept.append(_swept(opened, config, state, kept_s))
     finally:
         host.close()
-    return Removed("cluster", len(trashed), 0)
+    result.kept, result.trash = swept[-1].kept, swept[-1].trash
+    for what, names in (
+        ("jobs", [name for one in swept for name in one.trashed]),
+        ("tickets", [name for one in swept for name in one.litter]),
+        ("inputs", [name for one in swept for name in one.evicted]),
+        ("kept", [name for one in swept for name in one.unkept]),
+    ):
+        yield Removed(what, len(names), 0)
+
+
+def _swept(opened: Session, config: Config, state: State, kept_s: float | None) -> Swept:
+    return opened.sweep(state.known_jobs(), config.limits.store_bytes, kept_s)
+
+
+def _is_left(swept: list[Swept]) -> bool:
+    """Tell whether another sweep may delete more: trash is left, and there was more before."""
+    if len(swept) < 2:
+        return not swept or swept[-1].trash > 0
+    return len(swept) < ROUNDS and 0 < swept[-1].trash < swept[-2].trash

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hpc_batch.record import now, seconds_since
+from hpc_batch.record import now
 from hpc_batch.state import State
 
 
@@ -41,9 +41,10 @@ class Ledger:
         """
         self.code = max(self.code, code)
         entry = self._open.setdefault(what, {"since": now(), "told": False})
+        entry.setdefault("at", self._state.elapsed.seconds())
         entry.update(message=message, next=next_try)
         self._seen.add(what)
-        if not entry["told"] and seconds_since(entry["since"]) >= patience_s:
+        if not entry["told"] and self._lasts_s(entry) >= patience_s:
             entry["told"] = True
             self.messages.append(f"{message} (since {entry['since']})")
 
@@ -61,7 +62,10 @@ class Ledger:
     def lasts_s(self, what: str) -> float:
         """Return for how long a trouble has been open; 0 when it is not."""
         entry = self._open.get(what)
-        return seconds_since(entry["since"]) if entry else 0.0
+        return self._lasts_s(entry) if entry else 0.0
+
+    def _lasts_s(self, entry: dict[str, Any]) -> float:
+        return self._state.elapsed.age_s(entry.get("at"))
 
     def entries(self) -> list[dict[str, Any]]:
         """Return what `status` shows."""
@@ -78,4 +82,4 @@ class Ledger:
     def save(self) -> None:
         """Keep the ledger for the next pass."""
         if self._open != (self._state.read("trouble.json") or {}):
-            self._state.write("trouble.json", self._open)
+            self._state.show("trouble.json", self._open)

@@ -19,7 +19,7 @@ import signal
 import subprocess
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from hpc_cluster import files
+from hpc_cluster import effects, files
 from hpc_cluster.errors import BatchError
 
 DIALECTS = ("flux", "local", "lsf", "pbs", "sge", "slurm", "torque")
@@ -231,7 +231,7 @@ def run(command: Command, timeout_s: float = TIMEOUT_S) -> Captured:
     environment = {n: value for n, value in os.environ.items() if not INHERITED.match(n)}
     environment.update(LC_ALL="C", SLURM_TIME_FORMAT="standard")
     try:
-        process = subprocess.Popen(
+        process = effects.start(
             [files.to_bytes(word) for word in command.argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -247,7 +247,7 @@ def run(command: Command, timeout_s: float = TIMEOUT_S) -> Captured:
             out, err = process.communicate(command.stdin, timeout=timeout_s)
         except subprocess.TimeoutExpired:
             timed_out = True
-            os.killpg(process.pid, signal.SIGKILL)
+            effects.kill_group(process.pid, signal.SIGKILL)
             out, err = process.communicate()
     return Captured(process.returncode, _text(out), _text(err), timed_out)
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from typing import Dict, List, Optional, Sequence
 
-from hpc_cluster import clock, files
+from hpc_cluster import clock, effects, files
 from hpc_cluster.batch import (
     ENDED,
     RUNNING,
@@ -117,7 +117,7 @@ def _start(pilot: str, log: bytes, text: bytes) -> int:
     shell = "/bin/bash" if os.access("/bin/bash", os.X_OK) else "/bin/sh"
     output = files.open_append(log)
     try:
-        process = subprocess.Popen(
+        process = effects.start(
             [shell, "-c", text, "hpc_batch", MARK + pilot],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -126,7 +126,7 @@ def _start(pilot: str, log: bytes, text: bytes) -> int:
             start_new_session=True,
         )
     finally:
-        os.close(output)
+        files.close(output)
     print(native_id(process.pid) or f"{process.pid}.0.{clock.boot()}")
     # It is meant to outlive us; Popen would warn that nobody waits for it.
     process.returncode = 0

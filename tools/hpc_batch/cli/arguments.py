@@ -7,17 +7,14 @@ argparse stays in this module. Each verb has a frozen dataclass whose fields are
 from __future__ import annotations
 
 import argparse
-import difflib
-import re
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn, Sequence
+from typing import Any, Sequence
 
-import hpc_cluster
-from hpc_batch.cli import exit_codes
 from hpc_batch.cli.argument_types import add_dry_run, duration, duration_s, moment, pair
-from hpc_batch.cli.output import CommandError
+from hpc_batch.cli.parser import Parser, add_pass_options, version
+from hpc_batch.cli.request import Pass, Request
 from hpc_batch.cli.requests import (
     Cancel,
     Check,
@@ -28,10 +25,8 @@ from hpc_batch.cli.requests import (
     List,
     Logs,
     Overview,
-    Pass,
     Pause,
     Render,
-    Request,
     Resume,
     Retry,
     Run,
@@ -50,57 +45,6 @@ def parse(argv: Sequence[str]) -> Request:
     Raises CommandError for a wrong command line; --help and --version raise SystemExit.
     """
     return _build(_parser().parse_args(list(argv)))
-
-
-def parse_submitter(argv: Sequence[str]) -> Pass:
-    """Return what was typed to `hpc_submitter`, the original's command line."""
-    parser = Parser(
-        prog="hpc_submitter",
-        description="Run one pass: carry new jobs to the cluster and answers back. For cron.",
-    )
-    parser.add_argument("--debug", action="store_true", help="log to stderr what is done")
-    _add_pass_options(parser)
-    parser.add_argument(
-        "config", metavar="CONFIG", type=Path, help="the configuration, an ini file"
-    )
-    parser.add_argument("--version", action="version", version=version())
-    namespace = parser.parse_args(list(argv))
-    return Pass(
-        config=namespace.config,
-        dropbox=None,
-        json=False,
-        debug=namespace.debug,
-        nocleanup=namespace.nocleanup,
-        email=namespace.email,
-    )
-
-
-def version() -> str:
-    """Return what --version prints."""
-    return f"hpc-batch {hpc_cluster.VERSION} (protocol {hpc_cluster.PROTOCOL})"
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are ours: one sentence, a hint, `did you mean`."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(
-            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options
-        )
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what is wrong with the command line as a CommandError."""
-        hint = f"`{self.prog} --help` tells more"
-        wrong = re.search(r"invalid choice: (['\"])(.*?)\1 \(choose from (.*)\)", message)
-        if wrong:
-            choices = re.findall(r"[a-z][a-z_-]*", wrong[3])
-            near = difflib.get_close_matches(wrong[2], choices, 1)
-            message = f"{message.split(':')[0].removeprefix('argument ')}: {wrong[2]!r} is unknown"
-            if near:
-                message, hint = f"{message}; did you mean {near[0]}?", hint
-            else:
-                message += f"; known are {', '.join(choices)}"
-        raise CommandError(exit_codes.USAGE, "usage", message, hint)
 
 
 def _build(namespace: argparse.Namespace) -> Request:
@@ -357,7 +301,7 @@ def _add_operator_verbs(verbs: Any) -> None:
     pass_ = verbs.add_parser(
         "pass", help="one pass, for cron", description="Run one pass, as hpc_submitter does."
     )
-    _add_pass_options(pass_)
+    add_pass_options(pass_)
     pass_.set_defaults(shape=Pass)
 
     config = verbs.add_parser("config", help="the configuration", description="The configuration.")
@@ -373,20 +317,15 @@ def _add_operator_verbs(verbs: Any) -> None:
     clean = verbs.add_parser(
         "clean",
         help="remove what is old and of no use",
-        description="Remove old entries of the history, old logs, and what killed passes left on "
-        "the cluster. Answers in the dropbox are their users'.",
+        description="Remove old entries of the history, old logs, and what killed passes left in "
+        "the dropbox's own folder and on the cluster. Nothing of a job without an answer is "
+        "removed, and answers in the dropbox are their users'.",
     )
     clean.add_argument(
         "--older-than", metavar="TIME", type=duration, default=timedelta(days=14), help="14d"
     )
+    clean.add_argument(
+        "--kept", action="store_true", help="also what --nocleanup kept on the cluster, when old"
+    )
     add_dry_run(clean)
     clean.set_defaults(shape=Clean)
-
-
-def _add_pass_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--nocleanup", action="store_true", help="keep the jobs' data on the cluster, in kept/"
-    )
-    parser.add_argument(
-        "--email", metavar="ADDR", help="let the batch system mail about pilots to this address"
-    )

@@ -10,9 +10,9 @@ from typing import Iterable
 from hpc_batch import config as configuration
 from hpc_batch import description, jobfile, template
 from hpc_batch.cli import exit_codes
+from hpc_batch.cli.ini import load, load_if_any
 from hpc_batch.cli.output import CommandError, Output
 from hpc_batch.cli.requests import Lint, Render
-from hpc_batch.cli.site import load, load_if_any
 from hpc_batch.config import Config
 from hpc_batch.errors import ConfigError, HpcBatchError, JobFileError, Problem
 from hpc_batch.template.syntax import syntax_check

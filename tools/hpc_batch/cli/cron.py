@@ -7,9 +7,9 @@ import difflib
 from hpc_batch import crontab
 from hpc_batch.cli import exit_codes
 from hpc_batch.cli.asking import confirm, is_person
+from hpc_batch.cli.ini import load
 from hpc_batch.cli.output import CommandError, Output
 from hpc_batch.cli.requests import Cron
-from hpc_batch.cli.site import load
 from hpc_batch.errors import ConfigError
 
 

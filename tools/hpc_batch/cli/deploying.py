@@ -7,9 +7,9 @@ from typing import Any
 
 from hpc_batch import deployment, hosts
 from hpc_batch.cli import exit_codes
+from hpc_batch.cli.ini import load
 from hpc_batch.cli.output import CommandError, Output
 from hpc_batch.cli.requests import Deploy
-from hpc_batch.cli.site import load
 from hpc_batch.config import Config
 from hpc_batch.deployment import Edition, Found
 

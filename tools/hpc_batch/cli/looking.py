@@ -112,6 +112,7 @@ def _fields(job: Seen, answer: Mapping[str, Any] | None) -> list[tuple[str, obje
         ("since", job.since),
         ("reason", job.reason),
         ("message", job.message),
+        ("stuck", _stuck(job)),
         ("rc", job.rc),
         ("attempts", job.attempts),
         ("node", job.node),
@@ -136,11 +137,21 @@ def _why(job: Seen) -> str:
     if job.state == "error":
         return f"{job.reason}: {(job.message or '').splitlines()[0] if job.message else ''}"
     words = ["asked to cancel"] if job.cancel else []
-    if job.message and not job.answered:
+    if job.stuck:
+        words.append(_stuck(job) or "")
+    elif job.message and not job.answered:
         words.append(job.message)
     if job.node and job.state == "running":
         words.append(f"on {job.node}")
     return ", ".join(words)
+
+
+def _stuck(job: Seen) -> str | None:
+    """Return what a job is stuck on, since when, and what comes of it."""
+    stuck = job.stuck
+    if stuck is None:
+        return None
+    return f"stuck since {stuck['since']}: {stuck['why']}; {stuck['next']}"
 
 
 def _literally(name: str) -> str:

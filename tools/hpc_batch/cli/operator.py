@@ -1,24 +1,33 @@
-"""Verbs for who runs the service: status, pause, resume, pass, config, clean, demo."""
+"""Verbs for who runs the service: status, pause, resume, config, clean, demo."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
 import tempfile
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
 from hpc_batch import config as configuration
 from hpc_batch import hosts, session, tidying
+from hpc_batch.amounts import amount, span
 from hpc_batch.cli import exit_codes
+from hpc_batch.cli.ini import load
 from hpc_batch.cli.output import CommandError, Output
-from hpc_batch.cli.requests import Clean, Demo, Overview, Pass, Pause, Resume, ShowConfig
-from hpc_batch.cli.site import Site, load, site_of
+from hpc_batch.cli.requests import Clean, Demo, Overview, Pause, Resume, ShowConfig
+from hpc_batch.cli.site import Site, site_of
 from hpc_batch.config import Config
 from hpc_batch.state import Busy
-from hpc_batch.status import STALE, Status
+from hpc_batch.status import STALE, Seen, Status, next_try
 from hpc_cluster import files
+
+SHOWN = 10
+"""Of jobs that are stuck, so many are named by `status`."""
+
+
+TOLD = timedelta(minutes=1)
+"""A pass tells every few seconds how far a transfer has come; one that was killed tells no more."""
 
 
 @contextlib.contextmanager
@@ -38,25 +47,18 @@ def far_session(site: Site) -> Iterator[session.Session]:
         host.close()
 
 
-def run_pass(request: Pass, output: Output) -> int:
-    """Run one pass, as cron does."""
-    from hpc_batch import submitter
-
-    options = submitter.Options(request.debug, request.nocleanup, request.email)
-    return submitter.run(load(request), options)
-
-
 def status(request: Overview, output: Output) -> int:
     """Show how the service is: in one line when all is well."""
     seen = site_of(request).look(datetime.now(timezone.utc))
     if output.json:
         waiting = [job.document() for job in seen.jobs if job.state == "waiting"]
-        output.document("status", {**(seen.service or {}), "waiting": waiting})
+        content = {**(seen.service or {}), "waiting": waiting, "failed": seen.failed}
+        output.document("status", content)
         return exit_codes.OK
     now = datetime.now(timezone.utc)
     troubles = list(_troubles(seen, now))
     output.line(_summary(seen, now) if troubles else f"all is well: {_summary(seen, now)}")
-    for text in troubles:
+    for text in [*_transfers(seen, now), *troubles]:
         output.line(f"  {text}")
     return exit_codes.OK
 
@@ -129,22 +131,41 @@ def show_config(request: ShowConfig, output: Output) -> int:
 
 
 def clean(request: Clean, output: Output) -> int:
-    """Remove what is old: history, log, and what killed passes left on the cluster."""
+    """Remove what is old: history, log, and what killed passes left; say what is left alone."""
     config = load(request)
     before = datetime.now(timezone.utc) - request.older_than
     try:
-        found = tidying.tidy(config, before, dry_run=request.dry_run)
+        found = tidying.tidy(config, before, kept=request.kept, dry_run=request.dry_run)
     except Busy:
         text = "a pass is running"
         raise CommandError(exit_codes.TEMPORARY, "busy", text, "try again later") from None
     if output.json:
-        content = {"dry_run": request.dry_run, "removed": [vars(item) for item in found]}
+        removed = [vars(item) for item in found.removed]
+        content = {**vars(found), "dry_run": request.dry_run, "removed": removed}
         output.document("clean", content)
     else:
-        for item in found:
+        for item in found.removed:
             output.line(f"{item.what}: {item.entries} entries, {item.bytes} bytes")
-        output.talk("nothing was removed" if request.dry_run or not found else "removed")
-    return exit_codes.OK
+        for text in _left(found, request):
+            output.talk(text)
+    return exit_codes.OK if found.trouble is None else exit_codes.TEMPORARY
+
+
+def _left(found: tidying.Tidied, request: Clean) -> Iterator[str]:
+    """Yield what cleaning came to, and what it left alone, a sentence each."""
+    if request.dry_run:
+        yield "nothing was removed; what lies on the cluster is not known before it is removed"
+    else:
+        yield "removed" if found.removed else "nothing was removed"
+    if found.trouble is not None:
+        yield f"nothing was removed on the cluster: {found.trouble}; try again later"
+    if found.unanswered:
+        yield f"{found.unanswered} jobs without an answer were left alone, with all they have"
+    if found.kept:
+        more = "" if request.kept else "; `hpc-batch clean --kept` removes what is old of it"
+        yield f"{found.kept} jobs' data is in kept/ on the cluster{more}"
+    if found.trash:
+        yield f"{found.trash} entries are left in trash/ there, for passes to delete"
 
 
 def run_demo(request: Demo, output: Output) -> int:
@@ -204,31 +225,83 @@ def _summary(seen: Status, now: datetime) -> str:
     )
     age = seen.age(now)
     when = f"last pass {int(age.total_seconds())} s ago" if age is not None else "no pass yet"
-    return "; ".join(part for part in (jobs, where or "no pilot", when) if part)
+    parts = (jobs, where or "no pilot", _store(service.get("store")), when)
+    return "; ".join(part for part in parts if part)
+
+
+def _store(store: Mapping[str, Any] | None) -> str:
+    """Return what the input store holds; nothing where it is empty."""
+    if not store or not store.get("bytes"):
+        return ""
+    limit = f" of {amount(store['limit'])}" if store.get("limit") is not None else ""
+    return f"input store {amount(store['bytes'])}{limit}"
+
+
+def _transfers(seen: Status, now: datetime) -> Iterator[str]:
+    """Yield how far each long transfer has come, as far as a pass is telling it."""
+    age = seen.age(now)
+    if age is None or age > TOLD:
+        return
+    for one in (seen.service or {}).get("transfers", []):
+        way = "to the cluster" if one["way"] == "in" else "back"
+        text = f"{way}: {one['what']}, {amount(one['bytes'])} of {amount(one['of'])}"
+        if one.get("rate"):
+            text += f", {amount(one['rate'])}/s"
+        if one.get("left_s") is not None:
+            text += f", {span(one['left_s'])} left"
+        yield text
 
 
 def _troubles(seen: Status, now: datetime) -> Iterator[str]:
-    """Yield what is not as it should be, a sentence each."""
+    """Yield what is not as it should be, a sentence each; what keeps most comes first."""
     service: Mapping[str, Any] = seen.service or {}
     if seen.hidden:
         yield f"{seen.hidden}: only what the dropbox shows"
-    paused = service.get("paused")
-    if paused:
-        yield f"paused{_until(paused)} since {paused.get('since')}: {paused.get('reason')}"
-    cluster = service.get("cluster") or {}
-    if cluster.get("reachable") is False:
-        yield f"the cluster does not answer since {cluster.get('since')}: {cluster.get('trouble')}"
     age = seen.age(now)
-    if age is not None and age > STALE:
-        yield f"no pass for {age}: is the cron line there?"
+    if seen.failed is not None:
+        failed = seen.failed
+        text = str(failed.get("message")).replace("\n", "; ")
+        yield f"no pass has worked since {failed.get('since')}: {text} (exit code {failed['code']})"
+    elif age is not None and age > STALE:
+        yield f"no pass for {span(age.total_seconds())}: is the cron line there?"
     elif seen.service is None and not seen.hidden:
         yield "no pass has run yet"
+    paused = service.get("paused")
+    if paused:
+        reason = f": {paused['reason']}" if paused.get("reason") else ""
+        yield (
+            f"paused{_until(paused)} since {paused.get('since')}{reason}; "
+            "new jobs wait, answers still come back; `hpc-batch resume` ends it"
+        )
+    cluster = service.get("cluster") or {}
+    away = cluster.get("reachable") is False
+    if away:
+        yield (
+            f"the cluster cannot be used since {cluster.get('since')}: {cluster.get('trouble')}; "
+            "jobs are safe, every pass tries again"
+        )
+    stuck = [job for job in seen.in_flight if job.stuck]
+    yield from _stuck(stuck)
+    told = ("stuck ", *(f"{word} {job.id}" for job in stuck for word in ("answer", "record")))
+    told += ("cluster",) if away else ()
     for trouble in service.get("trouble", []):
-        then = f"; the next try is at {trouble['next']}" if trouble.get("next") else ""
-        yield f"since {trouble.get('since')}: {trouble.get('message')}{then}"
+        if not str(trouble.get("what")).startswith(told):
+            then = f"; {next_try(trouble['next'], now)}" if trouble.get("next") else ""
+            yield f"since {trouble.get('since')}: {trouble.get('message')}{then}"
     for pilot in service.get("pilots", []):
         for warning in pilot.get("warnings") or []:
             yield f"pilot {pilot.get('pilot')}: {warning}"
+
+
+def _stuck(jobs: Sequence[Seen]) -> Iterator[str]:
+    """Yield a line for each job that is stuck, the longest first, and the number of the rest."""
+    known = sorted(
+        ((job.name, job.stuck) for job in jobs if job.stuck), key=lambda one: one[1]["since"]
+    )
+    for name, stuck in known[:SHOWN]:
+        yield f"{name} is stuck since {stuck['since']}: {stuck['why']}; {stuck['next']}"
+    if len(known) > SHOWN:
+        yield f"and {len(known) - SHOWN} more are stuck: `hpc-batch list` shows them"
 
 
 def _until(paused: Mapping[str, Any]) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 from hpc_batch import hosts, session
 from hpc_batch.cli import exit_codes
 from hpc_batch.cli.asking import confirm, is_person
+from hpc_batch.cli.ini import load
 from hpc_batch.cli.output import CommandError, Output
 from hpc_batch.cli.requests import Pilots
-from hpc_batch.cli.site import load, site_of
+from hpc_batch.cli.site import site_of
 from hpc_batch.config import Config
 from hpc_batch.policy import policy
 from hpc_batch.session import Session

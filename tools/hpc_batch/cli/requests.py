@@ -6,18 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Request:
-    """What every verb has."""
-
-    config: Path | None
-    """The ini named with -c; None: the usual places."""
-    dropbox: Path | None
-    """The dropbox named with --dropbox, for who may not read the ini."""
-    json: bool
-    debug: bool
-    """Tracebacks and log on stderr."""
+from hpc_batch.cli.request import Request
 
 
 @dataclass(frozen=True)
@@ -153,14 +142,6 @@ class Demo(Request):
 
 
 @dataclass(frozen=True)
-class Pass(Request):
-    """hpc-batch pass, and hpc_submitter"""
-
-    nocleanup: bool
-    email: str | None
-
-
-@dataclass(frozen=True)
 class ShowConfig(Request):
     """hpc-batch config"""
 
@@ -172,6 +153,7 @@ class Clean(Request):
     """hpc-batch clean"""
 
     older_than: timedelta
+    kept: bool
     dry_run: bool
 
 

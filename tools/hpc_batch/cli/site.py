@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from hpc_batch import config as configuration
 from hpc_batch import status
 from hpc_batch.cli import exit_codes
+from hpc_batch.cli.ini import load
 from hpc_batch.cli.output import CommandError
-from hpc_batch.cli.requests import Request
+from hpc_batch.cli.request import Request
 from hpc_batch.client import Dropbox
 from hpc_batch.config import Config
 from hpc_batch.errors import ConfigError
@@ -69,20 +69,6 @@ def site_of(request: Request) -> Site:
         return Site(_dropbox(folder), beside if beside.is_dir() else None, config)
     config = load(request)
     return Site(_dropbox(config.cronjob.dropbox), config.cronjob.state, config)
-
-
-def load(request: Request) -> Config:
-    """Return the configuration that is meant. Raises ConfigError."""
-    return configuration.load(configuration.find(request.config))
-
-
-def load_if_any(request: Request) -> Config | None:
-    """Return the configuration that is meant, or None when there is none and none was named."""
-    try:
-        path = configuration.find(request.config)
-    except ConfigError:
-        return None
-    return configuration.load(path)
 
 
 def write_traceback(request: Request | None) -> str:

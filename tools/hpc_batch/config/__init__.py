@@ -15,10 +15,14 @@ Nothing is interpolated: a passphrase may hold '%' and '$'.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hpc_batch.config.mounts import network_file_system
-from hpc_batch.config.pages import compose, masked, reference, sample
 from hpc_batch.config.reading import find, load
 from hpc_batch.config.table import Config, Cronjob, Hpc, Limits, Pilot, Remote
+
+if TYPE_CHECKING:
+    from hpc_batch.config.pages import compose, masked, reference, sample
 
 __all__ = [
     "Config",
@@ -35,3 +39,12 @@ __all__ = [
     "reference",
     "sample",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Load the pages when one is wanted: no pass needs them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hpc_batch.config import pages
+
+    return getattr(pages, name)

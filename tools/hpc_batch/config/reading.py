@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import stat
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +97,8 @@ def _sentence(path: Path, problem: Problem) -> str:
 
 
 def _loose(why: str, path: Path) -> str:
+    import shlex
+
     return (
         f"others can read {path}, and {why}; make it yours alone: "
         f"chmod 600 {shlex.quote(str(path))}"
@@ -203,6 +203,8 @@ class _Draft:
     def _misspelt(self, section: str, name: str) -> str:
         """Return a hint where the free section holds a name that is nearly the missing one."""
         free = [k for k in self.env if k not in ENVIRONMENT_DOC and section == ENVIRONMENT]
+        from difflib import get_close_matches
+
         near = get_close_matches(name, free, n=1, cutoff=0.8)
         return f"; was '{near[0]}' meant to be it?" if near else ""
 

@@ -214,7 +214,11 @@ class Cronjob:
         example="/absolute/path/to/lockfile",
     )
     linger: int = _key(
-        values.duration(0), "How long a pass keeps serving after its first round.", default="0"
+        values.duration(0),
+        "How long a pass keeps its login and goes on serving: drops and results are seen at once. "
+        "It ends at the last second 55 of a minute within that time, and the next one takes over; "
+        "0 ends it after its first round.",
+        default="0",
     )
     settle: int = _key(
         values.duration(1),

@@ -7,9 +7,7 @@ the key and the line in front of it.
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -34,6 +32,8 @@ class Kind:
 
 def closest(word: str, known: Sequence[str]) -> str:
     """Return ", did you mean '...'?" for the nearest known word, or nothing."""
+    from difflib import get_close_matches  # only for what is wrong
+
     near = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f", did you mean '{near[0]}'?" if near else ""
 
@@ -69,6 +69,8 @@ def _words(text: str) -> tuple[str, ...]:
 def _arguments(text: str) -> tuple[str, ...]:
     _lines(text)
     try:
+        import shlex
+
         return tuple(shlex.split(text))
     except ValueError as error:
         raise ValueError(f"cannot be split into arguments: {str(error).lower()}") from None

@@ -48,7 +48,7 @@ become an option or a piece of shell in a ProxyCommand. A user's name may not ho
 class Channel(Protocol):
     """One command that runs on a host."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send all of `data` to the command's standard input.
 
         Raises RemoteError when the command or the connection has ended, RemoteTimeout when no byte
@@ -60,6 +60,9 @@ class Channel(Protocol):
 
         Raises RemoteError when the connection is lost, RemoteTimeout when nothing came in time.
         """
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill the beginning of `view` as `read` would; return how many bytes, 0 at the end."""
 
     def set_timeout(self, seconds: float) -> None:
         """Set how long a read or write may wait without a byte moving (60 s at first)."""

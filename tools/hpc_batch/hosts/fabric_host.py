@@ -95,6 +95,7 @@ class FabricChannel:
     def __init__(self, session: paramiko.Channel, transport: paramiko.Transport) -> None:
         self._session = session
         self._transport = transport
+        self._ahead = memoryview(b"")
         self.set_timeout(TIMEOUT_S)
         self._tail = Tail(self._read_stderr)
 
@@ -102,7 +103,7 @@ class FabricChannel:
         self._timeout_s = seconds
         self._session.settimeout(seconds)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         Line.patience.seconds = self._timeout_s
         rest = memoryview(data)
         while rest:
@@ -117,14 +118,35 @@ class FabricChannel:
             rest = rest[sent:]
 
     def read(self, n: int) -> bytes:
+        if not self._ahead:
+            self._ahead = memoryview(self._receive())
+        data, self._ahead = bytes(self._ahead[:n]), self._ahead[n:]
+        return data
+
+    def readinto(self, view: memoryview) -> int:
+        if not self._ahead:
+            self._ahead = memoryview(self._receive())
+        count = min(len(view), len(self._ahead))
+        view[:count] = self._ahead[:count]
+        self._ahead = self._ahead[count:]
+        return count
+
+    def _receive(self) -> bytes:
+        """Return all that has come, b"" at the end.
+
+        paramiko keeps it in one array: to take a part from its beginning would move all the rest.
+        """
         Line.patience.seconds = self._timeout_s
+        Line.patience.reads = True
         try:
-            data = self._session.recv(n)
+            data = self._session.recv(WINDOW_BYTES)
         except socket.timeout:
             raise self._nothing("came") from None
         except DROPPED as error:
             # Reading sends too: it tells the far end how much it may send on.
             raise self._ended() from error
+        finally:
+            Line.patience.reads = False
         if not data and not self._session.eof_received:
             raise self._ended()
         return data

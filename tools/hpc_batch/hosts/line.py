@@ -19,18 +19,30 @@ from typing import Any, Callable
 
 from hpc_batch.hosts.pipes import TIMEOUT_S
 
+READ_BYTES = 256 << 10
+"""Read ahead of paramiko, which asks for each packet twice: for its length, and for the rest."""
+
 
 class Line:
-    """A socket that gives up sending after a while without progress."""
+    """A socket that gives up sending after a while without progress, and reads ahead."""
 
     patience = threading.local()
-    """Its `seconds`: how long a thread that sends may be kept waiting."""
+    """Its `seconds`: how long a thread that sends may be kept waiting. `reads`: it reads, and sends
+    only how much it has room for; what it has read must not be lost because that cannot be sent."""
 
     def __init__(self, wire: Any) -> None:
         """Wrap a socket, or what paramiko takes for one: a channel or a ProxyCommand."""
         self.stalled = False
         self._wire = wire
         self._since: float | None = None
+        self._ahead = memoryview(b"")
+
+    def recv(self, n: int) -> bytes:
+        """Receive up to n bytes, as socket.recv; one thread at a time."""
+        if not self._ahead:
+            self._ahead = memoryview(self._wire.recv(READ_BYTES))
+        data, self._ahead = bytes(self._ahead[:n]), self._ahead[n:]
+        return data
 
     def send(self, data: bytes) -> int:
         """Send some bytes, as socket.send; raises ConnectionError when they do not move."""
@@ -43,6 +55,10 @@ class Line:
                 raise
             self.stalled = True
             raise ConnectionError("the connection is stalled") from None
+        except OSError:
+            if getattr(self.patience, "reads", False):
+                return len(data)  # paramiko's own thread meets the end of the connection as well
+            raise
         self._since = None
         return sent
 

@@ -48,7 +48,7 @@ LEASH = (
 """Become a program that ends with its parent; 1 is PR_SET_PDEATHSIG. A parent that has ended before
 that is told by its number."""
 
-LOOK_S = 0.01
+LOOK_S = 0.002
 """How often the socket of a master is looked for."""
 SSH_FAILED = 255
 """ssh's exit status for its own failures."""
@@ -61,6 +61,7 @@ class Master:
         self.remote = remote
         self.inherit = inherit
         self.ended = threading.Event()
+        self._settled: dict[str, str] | None = None
         self._stderr = b""
         self._environment = dict(os.environ)
         self._process: subprocess.Popen[bytes] | None = None
@@ -106,7 +107,8 @@ class Master:
         if passphrase is not None:
             self._environment.update(self._askpass(passphrase))
         pinned = self._pin(remote.host_key) if remote.host_key else None
-        words = ["ssh", *ssh_options.master(remote, self._socket, pinned, passphrase is not None)]
+        arguments = ssh_options.master(remote, self._socket, pinned, passphrase is not None)
+        words = ["ssh", *self._ciphers(), *arguments]
         threading.Thread(target=self._stay, args=(words,), name="ssh", daemon=True).start()
         self._started.wait()
 
@@ -167,14 +169,29 @@ class Master:
         files.write_new(str(path), line.encode())
         return path
 
-    def _address(self) -> tuple[str, int, bool]:
-        """Return where ssh would go: host and port, and whether directly."""
+    def _ciphers(self) -> list[str]:
+        try:
+            return ssh_options.ciphers(self._settings().get("ciphers", ""))
+        except ConfigError:
+            return []  # the master says what is wrong
+
+    def _settings(self) -> dict[str, str]:
+        """Return what ssh settles on from its configuration and our options; asked once."""
+        if self._settled is None:
+            self._settled = self._ask_settings()
+        return self._settled
+
+    def _ask_settings(self) -> dict[str, str]:
         words = ["ssh", "-G", *ssh_options.master(self.remote, self._socket, None, False)]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if done.returncode:
             raise ConfigError(f"ssh -G {self.remote.host}: {last_line(done.stderr)}")
         lines = (line.partition(" ") for line in done.stdout.decode().splitlines())
-        settings = {key: value for key, _, value in lines}
+        return {key: value for key, _, value in lines}
+
+    def _address(self) -> tuple[str, int, bool]:
+        """Return where ssh would go: host and port, and whether directly."""
+        settings = self._settings()
         through = (settings.get(key, "none") for key in ("proxyjump", "proxycommand"))
         direct = all(way == "none" for way in through)
         return settings["hostname"], int(settings["port"]), direct

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from hpc_batch.config import Remote
 
 KEEPALIVE_S = 20
+DEFAULT_CIPHERS = frozenset(
+    ("chacha20-poly1305@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
+    + ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+)
+"""What ssh offers where nobody has said anything else, since OpenSSH 6.7."""
+
 KEEPALIVES = 3
 """A master whose line is dead ends after KEEPALIVE_S * KEEPALIVES = 60 s."""
 
@@ -39,6 +45,18 @@ def master(remote: Remote, socket: Path, pinned: Path | None, passphrase: bool) 
     if remote.proxy_jump and remote.proxy_jump.lower() != "none":
         words += _option("ProxyCommand", _jump(remote, passphrase))
     return [*words, "--", str(remote.host)]
+
+
+def ciphers(settled: str) -> list[str]:
+    """Return the option that prefers AES-GCM, where the list that ssh has settled on is its own.
+
+    It takes half the time of ChaCha20 wherever the processor knows AES. A list that a user or an
+    administrator has written stays as it is.
+    """
+    names = settled.split(",")
+    if set(names) != DEFAULT_CIPHERS:
+        return []
+    return _option("Ciphers", ",".join(sorted(names, key=lambda name: "-gcm@" not in name)))
 
 
 def session(socket: Path, command: str) -> list[str]:

@@ -190,6 +190,12 @@ def _find_foreign(value: Any, where: str, problems: list[Problem]) -> None:
 
 def repeated(tree: MapNode) -> str:
     """Return a tree that was read, as YAML, every scalar in its own style where that is safe."""
+    plain = _plainly(tree, 0)
+    return _by_pyyaml(tree) if plain is None else plain
+
+
+def _by_pyyaml(tree: MapNode) -> str:
+    """Return a tree as PyYAML writes it."""
     root = MapNode(tree.pairs, False, tree.line)
     events = [
         StreamStartEvent(),
@@ -203,6 +209,33 @@ def repeated(tree: MapNode) -> str:
     )
     # PyYAML closes a document whose last text ends in several newlines; more is to follow here.
     return text[: -len("...\n")] if text.endswith("\n...\n") else text
+
+
+def _plainly(tree: MapNode, indent: int) -> str | None:
+    """Return a tree of nothing but mappings and plain texts, as PyYAML writes it; None for others.
+
+    Most job files are such trees, and PyYAML takes a third of a millisecond for one.
+    """
+    lines = []
+    for key, value in tree.pairs:
+        if not _stays_plain(key) or len(key.text) > 100 or not key.text:
+            return None
+        head = f"{' ' * indent}{key.text}:"
+        if isinstance(value, MapNode):
+            inner = None if value.in_brackets else _plainly(value, indent + STEP)
+            if not inner:
+                return None
+            lines.append(f"{head}\n{inner}")
+        elif isinstance(value, Scalar) and _stays_plain(value):
+            lines.append(f"{head} {value.text}\n")
+        else:
+            return None
+    return "".join(lines)
+
+
+def _stays_plain(node: Scalar) -> bool:
+    """Tell whether a text stood plain, and may for every reader whatever it makes of numbers."""
+    return not node.style and is_plain(node.text) and not re.fullmatch("[-+.0-9_eE:]+", node.text)
 
 
 def _events(node: Node, is_key: bool) -> Iterator[Event]:

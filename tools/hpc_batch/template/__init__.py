@@ -100,19 +100,24 @@ def scripts(folder: Path) -> list[str]:
 
 
 def load(folder: Path, script: str) -> Template:
-    """Return the template of a script. Raises TemplateError with every problem."""
-    known = scripts(folder)
+    """Return the template of a script.
+
+    Raises TemplateError with every problem, and OSError for what may pass.
+    """
     if not SCRIPT_NAME.fullmatch(script):
         text = f"script: {shown(script)} is not the name of a template (letters, digits, ._-)"
-        raise TemplateError([Problem(None, text)])
-    if script not in known:
-        listed = f"; known are {', '.join(known)}" if known else f"; there are none in {folder}"
-        text = f"script: there is no template {script!r}{did_you_mean(script, known) or listed}"
         raise TemplateError([Problem(None, text)])
     path = os.path.realpath(Path(folder) / (script + SUFFIX))
     try:
         text_bytes = disk.read_bytes(path, TEMPLATE_BYTES)
+    except FileNotFoundError:
+        known = scripts(folder)
+        listed = f"; known are {', '.join(known)}" if known else f"; there are none in {folder}"
+        text = f"script: there is no template {script!r}{did_you_mean(script, known) or listed}"
+        raise TemplateError([Problem(None, text)]) from None
     except OSError as error:
+        if error.errno in disk.PASSING:
+            raise
         raise TemplateError([Finding(None, f"cannot be read: {error.strerror}", script)]) from error
     return parse(script, text_bytes)
 

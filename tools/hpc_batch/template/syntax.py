@@ -15,6 +15,7 @@ from hpc_batch.template import SITE_NAMES, Template
 from hpc_batch.template.compiled import Body, Part, Piece
 from hpc_batch.template.finding import Finding
 from hpc_batch.template.rules import FORMS, LITERAL, reference
+from hpc_cluster import effects
 
 TIMEOUT_S = 30
 _MESSAGE = re.compile(r"^\S*?(?:bash|sh|dash|-): (?:line )?(?P<line>[0-9]+): (?P<text>.*)$")
@@ -48,7 +49,7 @@ def _reference(piece: Piece) -> str:
 def _run(argv: list[str], text: bytes) -> subprocess.CompletedProcess[bytes] | None:
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
     try:
-        return subprocess.run(
+        return effects.run(
             argv, input=text, capture_output=True, timeout=TIMEOUT_S, env=environment, check=False
         )
     except (OSError, subprocess.TimeoutExpired):

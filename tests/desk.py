@@ -1,0 +1,93 @@
+"""A service host between two passes, its steps called one by one, for tests of single steps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from world import World
+
+from hpc_batch import node
+from hpc_batch.answer import Answers
+from hpc_batch.intake import Intake
+from hpc_batch.listing import look
+from hpc_batch.record import Records
+from hpc_batch.state import State, hold
+
+NAMES = ("a.job", "b.job")
+
+
+class Desk:
+    """A service host between two passes; `again` is what the next pass reads from the disk."""
+
+    def __init__(self, here: World, state: State) -> None:
+        self.here, self.state = here, state
+        self.again()
+
+    def again(self) -> None:
+        self.records = Records(self.state.path("jobs"))
+        self.intake = Intake(self.here.config, self.state, self.records)
+        self.answers = Answers(self.state, self.records, self.intake)
+
+    def drop(self, name: str) -> None:
+        self.here.drop(name.removesuffix(".job"), "say", args={"words": name})
+
+    # ---- the steps ---------------------------------------------------------------------------
+
+    def take(self) -> None:
+        """Begin as a pass does: first what was begun, then what is new."""
+        intents = [r for r in self.records if r.phase == "INTENT"]
+        if intents:
+            self.intake.accept(intents)
+        busy = {r.name for r in self.records}
+        self.intake.take(d for d in look(self.here.dropbox).drops if d.name not in busy)
+
+    def decide(self) -> None:
+        """Have an answer for every job."""
+        made = [(r, node.make(r, "completed", "processed OK")) for r in self.records]
+        self.answers.decide(made)
+
+    def answer(self) -> None:
+        batch = [r for r in self.records if r.phase == "ANSWERING"]
+        stuck = self.answers.answer(batch)
+        if stuck:
+            raise OSError(next(iter(stuck.values())))
+
+    def clean(self, purge: Callable[[list[str]], frozenset[str]]) -> None:
+        self.answers.clean([r for r in self.records if r.phase == "CLEANING"], purge)
+
+    # ---- what is there -----------------------------------------------------------------------
+
+    def inner(self, kind: str) -> set[str]:
+        """Return the jobs of which there is a J.KIND."""
+        names = os.listdir(self.state.inner)
+        return {n.partition(".")[0] for n in names if n.endswith(f".{kind}")}
+
+    def finished(self) -> dict[str, dict[str, Any]]:
+        found = {}
+        for path in sorted(self.here.dropbox.glob("*.finished*")):
+            content = yaml.safe_load(path.read_bytes())
+            assert isinstance(content, dict), path
+            found[path.name] = content["job"]
+        return found
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[Callable[[str], Desk]]:
+    """Give what makes a fresh desk with two drops; the locks are held meanwhile."""
+    with ExitStack() as stack:
+
+        def make(name: str) -> Desk:
+            here = World(folder / name)
+            state = stack.enter_context(hold(here.config))
+            state.begin()
+            desk = Desk(here, state)
+            for drop in NAMES:
+                desk.drop(drop)
+            return desk
+
+        yield make

@@ -1,0 +1,261 @@
+"""The operator's side of trouble: in each stuck situation `status` and `explain` tell the truth.
+
+What is stuck, why, since when, and what happens next; and one line when nothing is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from operating import Operator
+from world import world
+
+FAKEBIN = Path(__file__).resolve().parents[1] / "fakebin"
+
+
+@pytest.fixture
+def operate(tmp_path: Path) -> Iterator[Operator]:
+    """Commands about a world whose pilots wait in the queue for ever."""
+    memory = tmp_path / "slurm"
+    memory.mkdir()
+    environment = {
+        "PATH": f"{FAKEBIN}:{os.environ['PATH']}",
+        "FAKE_BATCH": str(memory),
+        "FAKE_SUBMIT": "hold",
+    }
+    with world(tmp_path, hpc={"scheduler": "slurm"}) as made:
+        yield Operator(made, environment)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
+    """Mount a file system of 64 KiB on a folder; yields what fills it with a file `filler`."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("it takes root to mount a small file system")
+
+    def fill() -> None:
+        with suppress(OSError), open(folder / "filler", "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    try:
+        yield fill
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def status(operate: Operator) -> list[str]:
+    """Return the lines of `status`."""
+    done = operate("status")
+    assert done.code == 0, done.err
+    return done.out.splitlines()
+
+
+def explained(operate: Operator, job: str = "x") -> dict[str, Any]:
+    done = operate("--json", "explain", job)
+    assert done.code == 0, done.err
+    (row,) = done.document["jobs"]
+    assert isinstance(row, dict)
+    return row
+
+
+def in_two_days(row: dict[str, Any], reason: str) -> bool:
+    return "every pass tries again; at about 20" in row["next"] and row["next"].endswith(reason)
+
+
+def test_peace_is_one_line(operate: Operator) -> None:
+    operate.world.drop("x", "say", args={"words": "x"})
+    operate("pass")
+    (line,) = status(operate)
+    assert line.startswith("all is well: 1 staged; pilot submitted")
+
+
+def test_a_pass_that_cannot_begin_is_told_until_one_can(operate: Operator) -> None:
+    operate.world.drop("x", "say", args={"words": "x"})
+    operate("pass")
+    slurm = {"scheduler": "slurm"}
+    operate.world.configure(hpc=slurm, hpc_env={"workspace": operate.world.root / "elsewhere"})
+    assert operate("pass").code == 78
+    first, second = status(operate)
+    assert "all is well" not in first
+    assert "no pass has worked since" in second
+    assert "1 jobs are still on" in second
+    assert "no pass has worked since" in explained(operate)["why"]
+    told = operate("--json", "status").document["failed"]
+    assert (told["code"], told["since"]) == (78, told["at"])
+    assert operate("pass").code == 78
+    assert operate("--json", "status").document["failed"]["since"] == told["since"]
+    operate.world.configure(hpc=slurm)
+    assert operate("pass").code == 0
+    assert len(status(operate)) == 1
+    assert operate("--json", "status").document["failed"] is None
+
+
+def test_a_damaged_status_or_ledger_is_made_anew(operate: Operator) -> None:
+    operate("pass")
+    for name in ("status.json", "trouble.json", "swept.json", "failed.json", "paused"):
+        (operate.world.state / name).write_bytes(b'{"protocol": 1, "jo')
+    assert operate("pass").code == 0
+    assert len(status(operate)) == 1
+
+
+def test_a_record_that_cannot_be_read_is_its_jobs_trouble(operate: Operator) -> None:
+    operate.world.drop("x", "say", args={"words": "x"})
+    operate("pass")
+    (record,) = (operate.world.state / "jobs").glob("*/record.json")
+    record.write_bytes(record.read_bytes()[:40])
+    operate("pass")
+    lines = status(operate)
+    assert len(lines) == 2
+    assert "x.job is stuck since" in lines[1]
+    assert "is damaged" in lines[1]
+    row = explained(operate)
+    assert "is damaged" in row["why"]
+    assert "resume --restored" in row["next"]
+    assert "is damaged" in operate("list").out
+    operate("resume", "--restored")
+    operate("pass")
+    assert len(status(operate)) == 1
+
+
+def test_a_ticket_that_is_gone_is_looked_for_and_that_is_told(operate: Operator) -> None:
+    operate.world.drop("x", "say", args={"words": "x"})
+    operate("pass")
+    (ticket,) = (operate.world.workspace / "ready").iterdir()
+    ticket.unlink()
+    operate("pass")
+    _, line = status(operate)
+    assert "x.job is stuck since" in line
+    assert "its ticket is not to be found" in line
+    row = explained(operate)
+    assert "its ticket is not to be found" in row["why"]
+    assert row["next"].endswith("it is answered with the error lost")
+    (job,) = operate("--json", "list").document["jobs"]
+    assert job["stuck"]["reason"] == "lost"
+    assert job["stuck"]["until"] > job["stuck"]["since"]
+    ticket.touch()
+    operate("pass")
+    assert len(status(operate)) == 1
+
+
+def test_a_job_that_fits_no_pilot_any_more_says_so_and_until_when(operate: Operator) -> None:
+    operate.world.template("long", "#!/bin/bash\n#HPC --time-limit=5h\ntrue\n")
+    operate.world.drop("x", "long")
+    operate("pass")
+    operate.world.configure(hpc={"scheduler": "slurm", "walltime": "1h"})
+    assert operate("pass").code == 75
+    _, line = status(operate)
+    assert "x.job is stuck since" in line
+    assert "does not fit a pilot" in line
+    row = explained(operate)
+    assert "does not fit a pilot" in row["why"]
+    assert in_two_days(row, "rejected")
+    assert "does not fit a pilot" in operate("list").out
+    assert "it is answered with the error rejected" in operate("show", "x").out
+
+
+def test_an_output_folder_without_room_keeps_its_job_and_is_told(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    with small_disk(small) as fill, world(tmp_path) as made:
+        operate = Operator(made)
+        source = tmp_path / "x.in"
+        source.write_bytes(b"y" * 30000)
+        inputs, outputs = {"source": str(source)}, {"target": str(small / "x.out")}
+        made.drop("x", "copy", input_map=inputs, output_map=outputs)
+        operate("pass")
+        made.wait_for_tickets(1)
+        fill()
+        assert operate("pass").code == 75
+        _, line = status(operate)
+        assert "x.job is stuck since" in line
+        assert "No space left on device" in line
+        row = explained(operate)
+        assert "No space left on device" in row["why"]
+        assert in_two_days(row, "stage_out")
+        (small / "filler").unlink()
+        assert operate("pass").code == 0
+        assert made.answer("x")["status"] == "ok"
+        assert len(status(operate)) == 1
+
+
+def test_a_drop_that_a_full_dropbox_keeps_out_is_shown_once_with_the_reason(
+    operate: Operator,
+) -> None:
+    with small_disk(operate.world.dropbox) as fill:
+        operate("pass")
+        operate.world.drop("x", "say", args={"words": "x"})
+        fill()
+        for _ in range(2):
+            assert operate("pass").code == 75
+        (job,) = operate("--json", "list").document["jobs"]
+        assert job["state"] == "waiting"
+        row = explained(operate)
+        assert "it cannot be taken" in row["why"]
+        assert "No space left on device" in row["why"]
+        assert any("x.job: cannot accept (No space left" in line for line in status(operate))
+        (operate.world.dropbox / "filler").unlink()
+        assert operate("pass").code == 0
+        assert explained(operate)["state"] == "staged"
+        assert len(status(operate)) == 1
+
+
+def test_a_pause_shows_at_once_and_so_does_its_end(operate: Operator) -> None:
+    operate("pass")
+    operate("pause", "new disks", "--until", "6h")
+    _, line = status(operate)
+    assert "new disks; new jobs wait" in line
+    operate("resume")
+    assert len(status(operate)) == 1
+    operate("pause")
+    assert ": ;" not in status(operate)[1]
+
+
+def test_a_cluster_that_answers_and_then_refuses_is_told_once(operate: Operator) -> None:
+    operate.world.drop("x", "say", args={"words": "x"})
+    operate("pass")
+    done = operate.world.workspace / "done"
+    done.rename(done.with_name("moved"))
+    first, second = operate("pass"), operate("pass")
+    assert "is missing" in first.err
+    assert second.err == ""
+    lines = status(operate)
+    assert len(lines) == 2
+    assert "the cluster cannot be used since" in lines[1]
+    assert "is missing" in lines[1]
+    since = json.loads((operate.world.state / "status.json").read_text())["cluster"]["since"]
+    operate("pass")
+    assert since in status(operate)[1]
+    done.with_name("moved").rename(done)
+    assert "over, since" in operate("pass").err
+    assert len(status(operate)) == 1
+
+
+@pytest.mark.parametrize("damage", ['{"phase": "PUBLI', "[]", '{"protocol": 1}', '{"phase": 7}'])
+def test_a_damaged_record_is_told_and_delays_nobody_else(operate: Operator, damage: str) -> None:
+    here = operate.world
+    here.drop("hurt", "say", args={"words": "x"})
+    operate("pass")
+    (record,) = here.state.glob("jobs/*/record.json")
+    whole = record.read_text()
+    record.write_text(damage)
+    here.drop("well", "nothing")
+    told = operate("pass")
+    assert told.code == 75 and str(record) in told.err and "resume --restored" in told.err
+    assert not (here.dropbox / "well.job").exists()
+    record.write_text(whole)
+    assert operate("pass").code == 0
+    assert {r["name"] for r in here.records()} == {"hurt.job", "well.job"}
+    record.write_text(damage)
+    restored = operate("resume", "--restored")
+    assert "damaged" in restored.out + restored.err
+    assert (here.dropbox / "hurt.job").exists()
+    assert operate("pass").code == 0

@@ -1,0 +1,99 @@
+"""Clients that are killed while they drop a job: the drop is whole or not there, and no litter."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+import yaml
+from preload.library import Act, Call, Judge, Role, built
+from preload.rounds import TOOLS, Round
+
+FULL = bool(os.environ.get("HPC_BATCH_FULL"))
+EFFECTS = (
+    Call.OPEN_WRITE | Call.WRITE | Call.SYNC | Call.RENAME | Call.LINK | Call.UNLINK | Call.CLOSE
+)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Round]:
+    folder = tmp_path_factory.mktemp("client")
+    made = Round(folder / "w", Judge(built(folder), folder / "judge", folder / "w"))
+    yield made
+    made.end()
+
+
+def submit(here: Round, name: str) -> int:
+    """Drop a job by the command, as it is; return its exit code."""
+    job = here.root / f"{name}.job"
+    job.write_text("script: say\nargs:\n  words: hello\n")
+    command = [sys.executable, str(TOOLS / "hpc-batch"), "--config", str(here.ini)]
+    return subprocess.run(
+        [*command, "submit", str(job)],
+        env=here.judge.environment(),
+        capture_output=True,
+        check=False,
+    ).returncode
+
+
+def hidden(here: Round) -> list[str]:
+    return sorted(set(os.listdir(here.dropbox)) - {".hpc_batch"})
+
+
+@pytest.mark.timeout(1200)
+def test_a_client_that_is_killed_leaves_a_whole_drop_or_none(here: Round) -> None:
+    here.one_pass()
+    at, taken = 1, 0
+    while True:
+        here.judge.arm(Role.CLIENT, EFFECTS, Act.KILL_AFTER, at, where="dropbox*")
+        code = submit(here, f"job{at}")
+        hit = bool(here.judge.hit)
+        here.judge.disarm()
+        path = here.dropbox / f"job{at}.job"
+        if path.exists():
+            taken += 1
+            assert yaml.safe_load(path.read_text())["script"] == "say"
+        else:
+            assert code != 0
+        if not hit:
+            break
+        at += 1
+    assert at > 4 and taken > 0
+    assert any(name.startswith(".hpcb-") for name in hidden(here))
+    here.judge.server(3600, int(time.time()) + 1)
+    time.sleep(1.1)  # what is changed from now on was changed in an hour
+    here.one_pass()
+    assert not [name for name in hidden(here) if name.startswith(".hpcb-")]
+    here.judge.server(0, 0)
+
+
+def test_a_drop_that_a_killed_client_left_with_two_names_is_taken(here: Round) -> None:
+    """Where the file system cannot rename without replacing, the client links and unlinks."""
+    draft = here.dropbox / (".hpcb-" + "0" * 16 + ".drop")
+    draft.write_text("script: say\nargs:\n  words: hello\n...\n")
+    os.link(draft, here.dropbox / "twice.job")
+    here.one_pass()
+    assert (here.dropbox / "twice.job").exists()
+    here.judge.server(3600, int(time.time()) + 1)
+    time.sleep(1.1)
+    here.one_pass()
+    here.one_pass()
+    assert not (here.dropbox / "twice.job").exists()
+    assert not draft.exists()
+    here.judge.server(0, 0)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_client_that_cannot_write_says_so_and_leaves_nothing(here: Round, code: int) -> None:
+    before = hidden(here)
+    for call in (Call.WRITE, Call.SYNC, Call.RENAME) if FULL else (Call.WRITE,):
+        here.judge.arm(Role.CLIENT, call, Act.FAIL, 1, code, where="dropbox*")
+        assert submit(here, "full") not in (0, 70)
+        assert here.judge.hit
+        here.judge.disarm()
+        assert hidden(here) == before

@@ -1,0 +1,506 @@
+"""What a power cut cannot take away: each step is durable when it returns, contents before names.
+
+What may be forgotten is named in each test, with its reason.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from desk import Desk, making
+from watched import Watched
+from workshop import INSTANCE, SESSION, Workshop
+
+from hpc_batch import node, placing
+from hpc_batch.record import Target
+from hpc_batch.session import Answer
+from hpc_batch.sight import Sight
+from hpc_batch.staging import Staged
+from hpc_batch.steps import Steps
+from hpc_batch.trouble import Ledger
+from hpc_cluster import (
+    backoff,
+    batch,
+    dismissal,
+    effects,
+    files,
+    handover,
+    lookout,
+    pilot,
+    queuer,
+    reaping,
+    slots,
+)
+from hpc_cluster.attempt import Attempt, Context
+from hpc_cluster.frames import Frames
+from hpc_cluster.guard import Guard
+from hpc_cluster.loading import Load, load_all
+from hpc_cluster.statement import Statement
+from hpc_cluster.store import Store
+from hpc_cluster.walltime import Walltime
+
+P, Q = "a" * 16, "b" * 16
+
+
+def check(disk: Watched, *forgotten: str) -> None:
+    """Everything is durable but what may be forgotten; then begin anew."""
+    early = [path for path in disk.early if not path.endswith(forgotten)]
+    assert not early, "renamed before their contents were durable"
+    pending = [path for path in disk.pending() if not path.endswith(forgotten)]
+    assert not pending, "told before they were durable"
+    disk.forget()
+
+
+# ---- the service host ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with making(tmp_path) as make:
+        yield make("desk")
+
+
+def outputs(desk: Desk) -> list[Any]:
+    """Give every job an output over an old file; its temporary is durable, as collecting leaves."""
+    found = []
+    for record in desk.records:
+        path = desk.here.out / record.name
+        path.write_text("old")
+        made = replace(record, targets=(Target("one", str(path)),), attempt=1)
+        Path(placing.temporary(made, 0, 1)).write_text("new")
+        found.append((made, node.make(made, "completed", "processed OK")))
+    return found
+
+
+def test_beginning_and_taking(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Watched(monkeypatch)
+    desk.state.begin()
+    check(disk)
+    (desk.here.dropbox / "a.job.finished").write_text("unread")
+    desk.take()
+    check(disk)
+    (desk.here.dropbox / "a.job.cancel").touch()
+    desk.intake.cancel("a.job", next(iter(desk.records)).id)
+    check(disk)
+
+
+def test_a_reserved_answer_is_durable_before_the_drop_is_ours(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drop that is ours without a reserved answer would count as answered."""
+    disk, seen = Watched(monkeypatch), []
+    real = effects.rename
+
+    def rename(source: Any, target: Any) -> None:
+        if os.fsdecode(target).endswith(".drop"):
+            seen.append([path for path in disk.pending() if path.endswith(".answer")])
+        real(source, target)
+
+    monkeypatch.setattr(effects, "rename", rename)
+    desk.take()
+    assert seen == [[], []]
+
+
+def test_a_drop_that_was_withdrawn_leaves_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = files.reserve_all
+
+    def withdrawn(contents: Any, size: int) -> None:
+        real(contents, size)
+        (desk.here.dropbox / "a.job").unlink()
+
+    monkeypatch.setattr(files, "reserve_all", withdrawn)
+    disk = Watched(monkeypatch)
+    desk.take()
+    assert [r.name for r in desk.records] == ["b.job"]
+    check(disk, ".answer")  # reserved and not used: it comes back as litter without a record
+
+
+def test_placing_and_answering(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.take()
+    made = outputs(desk)
+    disk = Watched(monkeypatch)
+    desk.answers.begin_placing(made)
+    check(disk)
+    desk.answers.place(list(desk.records))
+    check(disk)
+    desk.answer()
+    check(disk)
+    desk.clean(lambda jobs: frozenset(jobs))
+    check(disk)
+
+
+def test_undoing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.take()
+    desk.answers.begin_placing(outputs(desk))
+    for record in desk.records:
+        placing.place(record)
+    disk = Watched(monkeypatch)
+    desk.answers.begin_unplacing([replace(r, message="no") for r in desk.records])
+    check(disk)
+    assert not desk.answers.unplace(list(desk.records))
+    check(disk)
+    desk.decide()
+    check(disk)
+
+
+# ---- the cluster ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Workshop]:
+    made = Workshop(tmp_path / "w")
+    yield made
+    made.close()
+
+
+def test_a_job_on_its_way(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = shop.spool
+    job, other = shop.stage("true"), shop.stage("true")
+    disk = Watched(monkeypatch)
+    spool.begin_all([job, other, f"{INSTANCE}-0199aabbccd-{0xF << 60:016x}"], SESSION)
+    check(disk)
+    spool.publish_all([(job, SESSION), (other, SESSION)])
+    check(disk)
+    for kind in ("release", "crash", "unclaim", "finish"):
+        ticket = next(t for t in spool.waiting() if t.job == job)
+        ours = spool.claim(ticket, P)
+        assert ours is not None
+        disk.forget()  # a claim may be forgotten: then it is claimed again
+        acts: dict[str, Callable[[], Any]] = {
+            "release": lambda t=ours: spool.release(t, 10),
+            "crash": lambda t=ours: spool.crash(t, 3, 10),
+            "unclaim": lambda t=ours: spool.unclaim(t),
+            "finish": lambda t=ours: spool.finish(t, "ok"),
+        }
+        acts[kind]()
+        # The instance's folder is made again where it is missing, each time; begin_all made it.
+        check(disk)
+    spool.cancel_all([other])
+    check(disk, "/cancel")  # told again by each pass
+    spool.purge_all([job, other], keep=False)
+    check(disk)
+
+
+def test_a_job_that_is_kept(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = shop.job("true")
+    disk = Watched(monkeypatch)
+    shop.spool.purge_all([job], keep=True)
+    check(disk)
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["with links", "without links"])
+def test_loading(shop: Workshop, monkeypatch: pytest.MonkeyPatch, *, links: bool) -> None:
+    spool, key = shop.spool, "c" * 32
+    jobs = [shop.stage("true", [("x", b"12345")]) for _ in range(2)]
+    store = Store(spool.path("inputs"), SESSION)
+    files.write_new(store.arriving(key), b"12345")
+    store.seal(key, store.now())
+    store.enter(key)
+    loads = []
+    for job in jobs:
+        path = files.join(spool.job_folder(job), "description.json")
+        loads.append(Load(job, files.read_json(path), b"true", [(key, 5)]))
+    if not links:
+
+        def link(*paths: Any) -> None:
+            raise OSError(18, os.strerror(18))
+
+        monkeypatch.setattr(effects, "link", link)
+    disk = Watched(monkeypatch)
+    assert load_all(spool, store, SESSION, loads) == (jobs, {})
+    check(disk)
+
+
+class Deaf:
+    """A channel to nobody."""
+
+    def say(self, *words: Any) -> None:
+        assert "refused" not in words[0], words
+
+
+def test_files_that_arrive(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = shop.stage("true")
+    frames = Frames(shop.spool, SESSION, INSTANCE, Deaf())  # type: ignore[arg-type]
+    disk = Watched(monkeypatch)
+    for target in (("key", "c" * 32), ("job", job, 0)):
+        frames._arrival(target).write(0, bytearray(b"12345"), 5)
+    assert frames._sync() == []
+    check(disk, "/.clock." + SESSION)
+
+
+@pytest.mark.parametrize("syncfs", [True, False], ids=["with syncfs", "without syncfs"])
+def test_slots_and_pilots(shop: Workshop, monkeypatch: pytest.MonkeyPatch, *, syncfs: bool) -> None:
+    monkeypatch.setattr(effects, "HAS_SYNCFS", syncfs)
+    spool = shop.spool
+    disk = Watched(monkeypatch)
+    assert slots.take(spool, 1, P) == 0
+    check(disk)
+    pilot.make(spool, P, {"slot": 0})
+    check(disk)
+    pilot.write(spool, P, {"dead": "it is"}, "dead.json")
+    check(disk)
+    Statement(spool, P).say(started="now")
+    check(disk)
+    pilot.adopt(spool, Q, {"slot": None})
+    check(disk, "/heartbeat")  # made again where it is missing
+    backoff.note(spool, "submit", "refused", None)
+    check(disk)
+    assert slots.free(spool, 0, P)
+    check(disk)
+
+
+def test_a_slot_is_whole_before_it_has_its_name(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One without `free` could never be taken, and would never be made again."""
+    disk, inside = Watched(monkeypatch), []
+    real = effects.rename
+
+    def rename(source: Any, target: Any) -> None:
+        if os.path.isdir(source):
+            inside.append([path for path in disk.pending() if path.endswith("/free")])
+        real(source, target)
+
+    monkeypatch.setattr(effects, "rename", rename)
+    assert slots.take(shop.spool, 1, P) == 0
+    assert inside == [[]]
+
+
+def test_a_pilot_that_is_buried(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    pilot.make(shop.spool, P, {"slot": 0, "native_id": "7"})
+    disk = Watched(monkeypatch)
+    reaping.bury(shop.spool, lookout.Seen(pilot.read(shop.spool, P), None, "it closed"))
+    assert pilot.read(shop.spool, P)["dead"] == "it closed"
+    check(disk)
+
+
+def test_a_workspace_that_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, early = Watched(monkeypatch), []
+    real = effects.rename
+
+    def rename(source: Any, target: Any) -> None:
+        if os.fsdecode(target).endswith("/PROTOCOL"):
+            early.extend(path for path in disk.pending() if os.path.isdir(path))
+        real(source, target)
+
+    monkeypatch.setattr(effects, "rename", rename)
+    Workshop(tmp_path / "new")
+    assert [path for path in early if not path.endswith("/new")] == []
+    check(disk, "/new")  # missing, it is made again
+
+
+@pytest.mark.parametrize("count", [1, handover.FEW + 1], ids=["one", "many"])
+@pytest.mark.parametrize("syncfs", [True, False], ids=["with syncfs", "without syncfs"])
+def test_a_ticket_is_in_done_only_after_all_that_it_promises(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, *, count: int, syncfs: bool
+) -> None:
+    """The job's own files are made by another process: that they are synced is what counts."""
+    monkeypatch.setattr(effects, "HAS_SYNCFS", syncfs)
+    synced: set[int] = set()
+    before: dict[str, set[int]] = {}
+    fsync, syncfs_, rename = effects.fsync, effects.syncfs, effects.rename
+
+    def one(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def all_of_it(descriptor: int) -> None:
+        top = Path(shop.spool.workspace)
+        synced.update(path.lstat().st_ino for path in [top, *top.rglob("*")])
+        syncfs_(descriptor)
+
+    def moved(source: Any, target: Any) -> None:
+        if b"/done/" in os.fsencode(target):
+            before[os.path.basename(os.fsdecode(target)).split(".")[0]] = set(synced)
+        rename(source, target)
+
+    for name, act in (("fsync", one), ("syncfs", all_of_it), ("rename", moved)):
+        monkeypatch.setattr(effects, name, act)
+    guard, deadline = Guard(600.0, P), time.monotonic() + 120
+    hand = handover.Handover(shop.spool, lambda: None)
+    jobs = [shop.job("echo said; echo made > out", outputs=["out"]) for _ in range(count)]
+    synced.clear()
+    try:
+        for ticket in shop.spool.waiting():
+            ours = shop.spool.claim(ticket, P)
+            assert ours is not None
+            walltime = Walltime.of(None, {})
+            environment = dict(os.environb)
+            context = Context(shop.spool, P, None, walltime, guard, environment, lambda: None)
+            attempt = Attempt(context, ours)
+            while attempt.phase != "written":
+                assert time.monotonic() < deadline
+                attempt.step(alone=True)
+                attempt.collect()
+                time.sleep(0.01)
+            hand.add(attempt)
+        hand.begin([])
+        ended: list[handover.Handed] = []
+        while not ended:
+            assert time.monotonic() < deadline
+            ended = hand.ended()
+            time.sleep(0.01)
+    finally:
+        guard.close()
+    assert [(one.ours, one.failure) for one in ended] == [(True, None)] * count
+    for job in jobs:
+        folder = Path(os.fsdecode(shop.spool.attempt_folder(job, 1)))
+        for path in ("work/out", "work", "stdout", "stderr", "result.json", "", ".."):
+            assert (folder / path).stat().st_ino in before[job], path
+
+
+# ---- many at once, and what is asked of the cluster ----------------------------------------------
+
+
+@pytest.mark.parametrize("syncfs", [True, False], ids=["with syncfs", "without syncfs"])
+def test_many_files_and_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, syncfs: bool
+) -> None:
+    monkeypatch.setattr(effects, "HAS_SYNCFS", syncfs)
+    disk = Watched(monkeypatch)
+    paths = [tmp_path / str(number) / "file" for number in range(2 * files.FEW)]
+    for path in paths:
+        files.make_folder(str(path.parent))
+        files.write_new(str(path), b"content")
+    files.sync_files([str(path) for path in paths])
+    for path in paths:
+        files.make_folder(str(path.parent / "inner"))
+    files.sync_folders([str(path.parent) for path in paths] + [str(tmp_path)])
+    check(disk)
+
+
+class Everything:
+    """A connection to a cluster on which everything is in order."""
+
+    id = "5" * 16
+
+    def __init__(self) -> None:
+        self.session = self.staging = self
+
+    def stage(self, batch: list[Any]) -> Staged:
+        return Staged(ready=batch)
+
+    def begin_publish(self, jobs: dict[str, str]) -> Answer[None]:
+        assert set(jobs.values()) == {self.id}
+        return Answer(lambda: None)
+
+    def ask_after_publishing(self, connection: Any) -> None:
+        """Pilots are looked after by somebody else."""
+
+
+def test_what_passes_write_of_published_jobs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster: Any = Everything()
+    sight, ledger = Sight(), Ledger(desk.state)
+    upkeep: Any = Everything()
+    records, config = desk.records, desk.here.config
+    steps = Steps(config, desk.state, records, ledger, lambda: cluster, sight, upkeep, keep=False)
+    progress = (".submitted", "/probe")  # for people; a clock
+    disk = Watched(monkeypatch)
+    desk.take()
+    check(disk)
+    for act, phase in (
+        (steps.check, "STAGING"),
+        (steps.stage, "PUBLISHING"),
+        (steps.publish, "PUBLISHED"),
+    ):
+        act(list(records))
+        check(disk, *progress)
+        assert {r.phase for r in records} == {phase}
+    sight.census = {}
+    steps.miss(list(records))
+    check(disk)
+    assert {r.missing for r in records} == {1}
+    steps._note_waiting(dict.fromkeys([r.id for r in records], "it waits"))
+    check(disk)
+    steps._note_stuck(dict.fromkeys([r.id for r in records], "it is stuck"), "stage_out")
+    check(disk)
+    steps.fit(list(records))
+    check(disk)
+    assert {r.stuck_since for r in records} == {None}
+
+
+def test_what_is_withdrawn(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.take()
+    records, config = desk.records, desk.here.config
+    sight, ledger = Sight(), Ledger(desk.state)
+    upkeep: Any = Everything()
+    steps = Steps(config, desk.state, records, ledger, lambda: None, sight, upkeep, keep=False)
+    disk = Watched(monkeypatch)
+    steps.withdraw(list(records))
+    check(disk)
+    assert all(records.read_bytes(r.id, "job") for r in records)
+
+
+def test_a_file_that_fails_to_arrive_leaves_the_others_durable(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Listening(Deaf):
+        def say(self, *words: Any) -> None:
+            return
+
+    frames = Frames(shop.spool, SESSION, INSTANCE, Listening())  # type: ignore[arg-type]
+    disk = Watched(monkeypatch)
+    for key in ("c" * 32, "d" * 32):
+        frames._arrival(("key", key)).write(0, bytearray(b"12345"), 5)
+    real, failing = effects.fsync, frames._arrival(("key", "c" * 32)).temporary
+
+    def fsync(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}") == os.fsdecode(failing):
+            raise OSError(5, os.strerror(5))
+        real(descriptor)
+
+    monkeypatch.setattr(effects, "fsync", fsync)
+    assert len(frames._sync()) == 1
+    check(disk, "/.clock." + SESSION, "." + SESSION, ".part")
+
+
+def test_a_dismissal(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    pilot.make(shop.spool, P, {"slot": 0, "batch": "slurm", "submitted": "now", "native_id": "7"})
+    state = batch.PilotState(batch.RUNNING, "7")
+    seen = [lookout.Seen(pilot.read(shop.spool, P), state, None)]
+    monkeypatch.setattr(lookout, "observe", lambda spool, infos: seen)
+    asked: list[Any] = []
+
+    def run(command: Any) -> batch.Captured:
+        check(disk)  # before anybody acts on it
+        asked.append(command)
+        return batch.Captured(0, "", "")
+
+    monkeypatch.setattr(batch, "run", run)
+    disk = Watched(monkeypatch)
+    assert dismissal.dismiss(shop.spool, [P]) == {P: "asked"}
+    assert asked
+    assert pilot.read(shop.spool, P)["dismissed"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        batch.Captured(0, "4711\n", ""),
+        batch.Captured(1, "", "sbatch: error: Batch job submission failed: Socket timed out"),
+        batch.Captured(1, "", "sbatch: error: Batch job submission failed: Invalid account"),
+    ],
+    ids=["taken", "unclear", "refused"],
+)
+def test_a_submission(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, answer: batch.Captured
+) -> None:
+    disk, asked = Watched(monkeypatch), []
+
+    def run(command: Any) -> batch.Captured:
+        check(disk)  # everything to look for the pilot by, before there may be one
+        asked.append(command)
+        return answer
+
+    monkeypatch.setattr(batch, "run", run)
+    queuer.submit(shop.spool, {"scheduler": "slurm", "linger": 0}, P)
+    assert len(asked) == 1
+    check(disk)

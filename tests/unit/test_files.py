@@ -1,0 +1,98 @@
+"""What a file system that errs makes of the functions that everything rests on."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc_cluster import effects, files
+
+
+def failing(code: int, *, done: bool = False) -> Any:
+    """Return an effect that fails; `done`: after it happened."""
+
+    def effect(*args: Any) -> None:
+        if done:
+            (os.rename if len(args) == 2 else os.unlink)(*args)
+        raise OSError(code, os.strerror(code))
+
+    return effect
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[str, str]:
+    (tmp_path / "source").write_text("x")
+    return str(tmp_path / "source"), str(tmp_path / "target")
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOENT])
+def test_a_move_that_was_done_is_done_whatever_is_reported(
+    pair: tuple[str, str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effects, "rename", failing(code, done=True))
+    assert files.move(*pair)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOENT])
+def test_a_move_that_failed_is_not_taken_for_somebody_elses(
+    pair: tuple[str, str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effects, "rename", failing(code))
+    with pytest.raises(OSError, match=os.strerror(code)):
+        files.move(*pair)
+
+
+def test_a_move_of_what_is_gone_is_somebody_elses(tmp_path: Path) -> None:
+    assert not files.move(tmp_path / "none", tmp_path / "target")  # type: ignore[arg-type]
+
+
+def test_what_could_not_be_removed_is_not_taken_for_gone(
+    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effects, "unlink", failing(errno.ESTALE))
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        files.unlink(pair[0])
+    monkeypatch.setattr(effects, "unlink", failing(errno.ESTALE, done=True))
+    assert not files.unlink(pair[0])
+
+
+@pytest.mark.parametrize("name", ["link", "symlink"])
+def test_a_link_that_was_made_and_asked_for_again_is_made(
+    pair: tuple[str, str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act = getattr(effects, name)
+
+    def twice(*args: Any) -> None:
+        act(*args)
+        act(*args)
+
+    monkeypatch.setattr(effects, name, twice)
+    getattr(files, name)(*pair)
+    assert Path(pair[1]).exists()
+
+
+@pytest.mark.parametrize("name", ["link", "symlink"])
+def test_a_link_takes_no_name_that_is_taken(pair: tuple[str, str], name: str) -> None:
+    Path(pair[1]).write_text("another")
+    with pytest.raises(FileExistsError):
+        getattr(files, name)(*pair)
+
+
+def test_a_file_system_that_does_not_say_says_not_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not files.exists("/none/none")
+    monkeypatch.setattr(os, "lstat", failing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):
+        files.exists("/none/none")
+
+
+def test_what_is_appended_is_whole_though_a_write_takes_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = effects.write
+    monkeypatch.setattr(effects, "write", lambda file, data: whole(file, bytes(data)[:3]))
+    files.append(str(tmp_path / "log"), b"one line\n")
+    assert (tmp_path / "log").read_bytes() == b"one line\n"

@@ -1,0 +1,111 @@
+"""What a runner concludes from listings, without a job that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpc_cluster import clock, files, pilot, slots
+from hpc_cluster.runner import Options, Runner
+from hpc_cluster.spool import Spool
+from hpc_cluster.ticket import Ticket
+
+JOB = "0123abcd-0199aabbccd-0123456789abcdef"
+S, P, Q = "1" * 16, "a" * 16, "b" * 16
+BEAT_S = 30.0
+
+
+class Claimed:
+    """As much of an attempt as the listings concern."""
+
+    phase = "collecting"
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket, self.misses, self.lost = ticket, 0, False
+
+    def lose(self) -> None:
+        self.lost = True
+
+
+class Bench:
+    """A runner that holds a slot and one ticket, and a clock that a test moves."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.spool = Spool.make(str(folder / "w"))[0]
+        pilot.make(self.spool, P, {"slot": 0, "batch": "local", "native_id": None})
+        assert slots.take(self.spool, 1, P) == 0
+        self.spool.begin_all([JOB], S)
+        self.spool.publish_all([(JOB, S)])
+        ticket = self.spool.claim(Ticket("ready", JOB), P)
+        assert ticket is not None
+        self.claimed = Claimed(ticket)
+        options = Options(
+            workspace=self.spool.workspace,
+            pilot=P,
+            slots=1,
+            linger=0.0,
+            walltime=None,
+            gpuram=None,
+            gpu=False,
+            successor=False,
+            beat=BEAT_S,
+        )
+        self.runner = Runner(options)
+        self.runner.attempts = [self.claimed]  # type: ignore[list-item]
+        self.runner._slot = 0
+        self.now = 1000.0
+        patch.setattr(clock, "monotonic", lambda: self.now)
+
+    def look(self) -> None:
+        """One listing, a heartbeat later."""
+        self.now += BEAT_S
+        self.runner._mind_the_tickets()
+
+    def move(self, there: bool) -> None:
+        """Take the ticket away, or bring it back."""
+        path = self.spool.ticket_path(self.claimed.ticket)
+        aside = self.spool.path("running", "aside")
+        files.rename(*((aside, path) if there else (path, aside)))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+def test_a_job_is_lost_after_three_listings_in_a_row_without_its_ticket(bench: Bench) -> None:
+    bench.look()
+    bench.move(there=False)
+    for _ in range(2):
+        bench.look()
+    assert not bench.claimed.lost
+    bench.move(there=True)
+    bench.look()
+    bench.move(there=False)
+    for _ in range(2):
+        bench.look()
+    assert not bench.claimed.lost
+    bench.look()
+    assert bench.claimed.lost
+
+
+def test_several_looks_within_a_heartbeat_are_one(bench: Bench) -> None:
+    bench.look()
+    bench.move(there=False)
+    bench.look()
+    for _ in range(10):
+        bench.runner._mind_the_tickets()
+    assert bench.claimed.misses == 1
+
+
+def test_a_pilot_whose_slot_was_given_away_claims_nothing_more(bench: Bench) -> None:
+    bench.look()
+    slots.free(bench.spool, 0, P)
+    assert slots.take(bench.spool, 1, Q) == 0
+    for _ in range(2):
+        bench.look()
+    assert not bench.runner.stopping
+    bench.look()
+    assert bench.runner.stopping == "its slot was given to another pilot"
+    assert not bench.claimed.lost
