@@ -185,17 +185,20 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_files(paths: Sequence[Path]) -> None:
+def sync_files(paths: Sequence[Path]) -> bool:
     """Make many closed files durable, on any number of file systems.
 
     A few are synced one by one; many by one syncfs for each file system, or by threads where that
-    does not suffice.
+    does not suffice. Tell whether whole file systems were synced, and so all names as well.
     """
     if len(paths) <= FEW:
         for path in paths:
             sync_file(path)
-    elif not _sync_file_systems(paths):
-        _sync_in_threads(sync_file, paths)
+        return False
+    if _sync_file_systems(paths):
+        return True
+    _sync_in_threads(sync_file, paths)
+    return False
 
 
 def _sync_file_systems(paths: Sequence[Path]) -> bool:
@@ -323,9 +326,7 @@ def append(path: Path, data: bytes) -> None:
     is_new = not exists(path)
     descriptor = effects.open(path, flags, 0o600)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[effects.write(descriptor, view) :]
+        write_all(descriptor, data)
         effects.fsync(descriptor)
     finally:
         effects.close(descriptor)
@@ -408,8 +409,7 @@ def write_all_new(contents: Sequence[Tuple[Path, bytes]]) -> None:
     """Write many files in place, durably: files on which nobody counts before this returns."""
     for path, data in contents:
         write_new(path, data)
-    sync_files([path for path, _ in contents])
-    if len(contents) <= FEW or not effects.HAS_SYNCFS:  # else the names are durable by now
+    if not sync_files([path for path, _ in contents]):
         sync_folders(os.path.dirname(join(path)) for path, _ in contents)
 
 

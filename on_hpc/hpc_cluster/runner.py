@@ -191,6 +191,8 @@ class Runner:
         self._mind_the_end()
         for attempt in self.attempts:
             attempt.step(alone=len(self._busy()) == 1)
+        if self.attempts and self.heartbeat.stale():
+            return False  # the guard may have killed them; the next turn hands them back
         self._settle()
         self._mind_the_tickets()
         try:
@@ -303,8 +305,6 @@ class Runner:
 
     def _collect(self) -> None:
         """Write the results of jobs that ended, and hand those over that are written."""
-        if self.heartbeat.stale():
-            return  # the guard may have killed them; the next turn hands them back
         for attempt in self.attempts:
             attempt.collect()
             if attempt.phase == "written":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from hpc_cluster.attempt import QUICK_BYTES, Attempt, Context
 from hpc_cluster.guard import Guard
 from hpc_cluster.walltime import Walltime
 
-PILOT = "9" * 16
+PILOT = secrets.token_hex(8)
 
 
 @pytest.fixture

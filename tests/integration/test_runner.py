@@ -12,7 +12,6 @@ from workshop import INSTANCE, SESSION, WORD, Workshop, group_lives, wait_until
 
 from hpc_cluster import files, pilot
 
-P = secrets.token_hex(8)
 Q = secrets.token_hex(8)
 
 
@@ -223,7 +222,7 @@ def test_a_job_that_ignores_sigterm_is_killed_after_its_grace(shop):
 
 def test_a_running_job_is_cancelled(shop):
     job = shop.job(BUSY)
-    runner = shop.start(P, "--linger", "0")
+    runner = shop.start(shop.pilot, "--linger", "0")
     group = running(shop, job)
     assert shop.spool.cancel_all([job]) == {job: "asked"}
     assert runner.wait(60) == 0
@@ -241,7 +240,7 @@ def test_a_claimed_job_that_was_cancelled_before_is_never_started(shop):
 
 def test_a_lost_ticket_means_kill_and_write_nothing(shop):
     job = shop.job(BUSY)
-    runner = shop.start(P, "--linger", "0")
+    runner = shop.start(shop.pilot, "--linger", "0")
     group = running(shop, job)
     ticket = shop.spool.tickets("running")[0]
     shop.spool.finish(ticket, "died")
@@ -252,7 +251,7 @@ def test_a_lost_ticket_means_kill_and_write_nothing(shop):
 
 def test_a_result_after_the_lease_was_lost_is_dropped(shop):
     job = shop.job("#!/bin/sh\necho $$ > pid\nwhile [ ! -e go ]; do sleep 0.05; done\n")
-    runner = shop.start(P, "--linger", "0", "--slots", "1")
+    runner = shop.start(shop.pilot, "--linger", "0", "--slots", "1")
     running(shop, job)
     assert shop.spool.crash(shop.spool.tickets("running")[0], 1, 10) == "died"
     files.write_new(files.join(shop.spool.attempt_folder(job, 1), "work", "go"), b"")
@@ -267,7 +266,7 @@ def test_a_result_after_the_lease_was_lost_is_dropped(shop):
 def test_a_signal_hands_tickets_back_with_a_start_and_no_crash(shop, number):
     job = shop.job(BUSY, grace_s=1)
     waiting = shop.job(BUSY)
-    runner = shop.start(P, "--linger", "0")
+    runner = shop.start(shop.pilot, "--linger", "0")
     group = running(shop, job)
     runner.send_signal(number)
     assert runner.wait(60) == 0
@@ -276,12 +275,12 @@ def test_a_signal_hands_tickets_back_with_a_start_and_no_crash(shop, number):
         (waiting, 0, 0),
     ]
     assert not group_lives(group)
-    assert pilot.read(shop.spool, P)["closed"]
+    assert pilot.read(shop.spool, shop.pilot)["closed"]
 
 
 def test_after_the_warning_a_job_may_use_the_rest_of_the_walltime(shop):
     job = shop.job("#!/bin/sh\necho $$ > pid\nsleep 1\n")
-    runner = shop.start(P, "--linger", "0", "--walltime", "600")
+    runner = shop.start(shop.pilot, "--linger", "0", "--walltime", "600")
     running(shop, job)
     runner.send_signal(signal.SIGUSR1)
     assert runner.wait(60) == 0
@@ -290,7 +289,7 @@ def test_after_the_warning_a_job_may_use_the_rest_of_the_walltime(shop):
 
 def test_a_job_killed_together_with_its_pilot_is_handed_back(shop):
     job = shop.job("#!/bin/sh\necho $$ > pid\nsleep 60\n")
-    runner = shop.start(P, "--linger", "0")
+    runner = shop.start(shop.pilot, "--linger", "0")
     group = running(shop, job)
     os.killpg(group, signal.SIGTERM)
     time.sleep(0.3)
@@ -332,7 +331,7 @@ def test_the_end_of_the_walltime_comes_from_slurm(shop):
 
 def test_a_killed_runner_takes_its_jobs_along_and_another_finishes(shop):
     job = shop.job("#!/bin/sh\necho $$ > pid\n[ $HPC_BATCH_ATTEMPT = 2 ] || sleep 60\n")
-    runner = shop.start(P, "--linger", "0")
+    runner = shop.start(shop.pilot, "--linger", "0")
     group = running(shop, job)
     runner.kill()
     runner.wait()
@@ -346,28 +345,28 @@ def test_a_killed_runner_takes_its_jobs_along_and_another_finishes(shop):
 
 
 def test_a_runner_is_started_once_only(shop):
-    assert shop.start(P, "--linger", "0").wait(60) == 0
-    assert shop.start(P, "--linger", "0").wait(60) == 1
+    assert shop.start(shop.pilot, "--linger", "0").wait(60) == 0
+    assert shop.start(shop.pilot, "--linger", "0").wait(60) == 1
 
 
 def test_a_pilot_whose_slot_was_given_away_claims_nothing(shop):
     job = shop.job("#!/bin/sh\n")
-    pilot.make(shop.spool, P, {"slot": 0, "batch": "local", "native_id": None})
-    assert shop.start(P, "--linger", "0").wait(60) == 1
-    assert "slot" in pilot.read(shop.spool, P)["trouble"]
+    pilot.make(shop.spool, shop.pilot, {"slot": 0, "batch": "local", "native_id": None})
+    assert shop.start(shop.pilot, "--linger", "0").wait(60) == 1
+    assert "slot" in pilot.read(shop.spool, shop.pilot)["trouble"]
     assert [t.job for t in shop.spool.tickets("ready")] == [job]
 
 
 def test_a_runner_that_cannot_write_its_heartbeat_gives_its_jobs_back(shop):
     job = shop.job(BUSY)
-    pilot.make(shop.spool, P, {"slot": None, "batch": "local", "native_id": None})
-    runner = shop.start(P, "--linger", "0", "--beat", "0.1")
+    pilot.make(shop.spool, shop.pilot, {"slot": None, "batch": "local", "native_id": None})
+    runner = shop.start(shop.pilot, "--linger", "0", "--beat", "0.1")
     group = running(shop, job)
-    files.unlink(files.join(shop.spool.pilot_folder(P), "heartbeat"))
+    files.unlink(files.join(shop.spool.pilot_folder(shop.pilot), "heartbeat"))
     assert runner.wait(60) == 1
     assert not group_lives(group)
     assert [(t.starts, t.crashes) for t in shop.spool.tickets("ready")] == [(1, 0)]
-    assert "heartbeat" in pilot.read(shop.spool, P)["trouble"]
+    assert "heartbeat" in pilot.read(shop.spool, shop.pilot)["trouble"]
 
 
 # ---- storage that is full ------------------------------------------------------------------------
@@ -406,7 +405,7 @@ def test_a_full_workspace_is_noticed_before_anything_is_claimed(small):
 def test_a_result_that_finds_no_space_is_kept_until_there_is_some(small):
     filling = "#!/bin/sh\necho $$ > pid\nhead -c 90000000 /dev/zero > out\nexit 0\n"
     job = small.job(filling, outputs=["pid"])
-    runner = small.start(P, "--linger", "0")
+    runner = small.start(small.pilot, "--linger", "0")
     running(small, job)
     time.sleep(2)
     assert small.done() == {} and runner.poll() is None
@@ -420,7 +419,7 @@ def test_a_result_that_finds_no_space_is_kept_until_there_is_some(small):
 
 def test_a_job_that_arrives_while_another_runs_is_done_too(shop):
     first = shop.job("#!/bin/sh\necho $$ > pid\nsleep 1\n")
-    runner = shop.start(P, "--linger", "0")
+    runner = shop.start(shop.pilot, "--linger", "0")
     running(shop, first)
     second = shop.job("#!/bin/sh\n")
     assert runner.wait(60) == 0
@@ -428,8 +427,8 @@ def test_a_job_that_arrives_while_another_runs_is_done_too(shop):
 
 
 def test_an_idle_pilot_lingers(shop):
-    runner = shop.start(P, "--linger", "3")
-    wait_until(lambda: pilot.read(shop.spool, P).get("started"))
+    runner = shop.start(shop.pilot, "--linger", "3")
+    wait_until(lambda: pilot.read(shop.spool, shop.pilot).get("started"))
     time.sleep(1.5)
     job = shop.job("#!/bin/sh\n")
     assert runner.wait(60) == 0
@@ -438,8 +437,8 @@ def test_an_idle_pilot_lingers(shop):
 
 def test_without_linger_a_pilot_still_waits_for_what_is_being_staged(shop):
     job = shop.stage("#!/bin/sh\n")
-    runner = shop.start(P, "--linger", "0")
-    wait_until(lambda: pilot.read(shop.spool, P).get("started"))
+    runner = shop.start(shop.pilot, "--linger", "0")
+    wait_until(lambda: pilot.read(shop.spool, shop.pilot).get("started"))
     time.sleep(1.5)
     assert runner.poll() is None
     shop.spool.publish_all([(job, SESSION)])
@@ -450,7 +449,7 @@ def test_without_linger_a_pilot_still_waits_for_what_is_being_staged(shop):
 def test_no_job_falls_between_a_closing_pilot_and_the_queuer(shop):
     """Publish, then look whether the pilot is closing: whoever does not say so takes the job."""
     for round_ in range(12):
-        name = f"{round_:016x}"
+        name = secrets.token_hex(8)
         runner = shop.start(name, "--linger", "0")
         wait_until(lambda name=name: pilot.read(shop.spool, name).get("started"))
         time.sleep(0.01 * round_)
@@ -482,7 +481,8 @@ def test_a_suspect_runs_alone_and_last(shop):
 
 def test_four_runners_claim_each_of_two_hundred_jobs_once(shop):
     jobs = [shop.job("#!/bin/sh\necho $HPC_BATCH_PILOT >> ../../ran\n") for _ in range(200)]
-    runners = [shop.start(c * 16, "--linger", "0", "--slots", "2") for c in "abcd"]
+    names = [secrets.token_hex(8) for _ in range(4)]
+    runners = [shop.start(name, "--linger", "0", "--slots", "2") for name in names]
     assert [runner.wait(120) for runner in runners] == [0, 0, 0, 0]
     assert shop.done() == dict.fromkeys(jobs, "ok")
     census = shop.spool.census(INSTANCE)

@@ -6,6 +6,7 @@ What may be forgotten is named in each test, with its reason.
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -45,7 +46,7 @@ from hpc_cluster.statement import Statement
 from hpc_cluster.store import Store
 from hpc_cluster.walltime import Walltime
 
-P, Q = "a" * 16, "b" * 16
+P, Q = secrets.token_hex(8), secrets.token_hex(8)
 
 
 def check(disk: Watched, *forgotten: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import threading
@@ -14,7 +15,7 @@ from hpc_cluster import clock, effects, pilot
 from hpc_cluster.guard import Guard, kill
 from hpc_cluster.heartbeat import STALE_BEATS, Heartbeat
 
-P = "a" * 16
+P = secrets.token_hex(8)
 
 
 def job() -> subprocess.Popen[bytes]:
