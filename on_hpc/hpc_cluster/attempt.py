@@ -7,7 +7,7 @@ It goes through five phases:
     preparing    makes the folder, links the inputs into work/, writes job.sh
     running      watches the process
     ended        has decided what the end means; its slot is free
-    collecting   hashes the outputs and writes result.json
+    collecting   has its result written (`result`)
     written      has told in `files` and `folders` what is to be durable before its ticket moves
 
 What is quick is done at once. What may move much data, or has to wait, has a thread, so that `step`
@@ -16,29 +16,28 @@ says what to do with the ticket; moving it is the runner's act, and that alone d
 """
 
 import errno
-import os
 import signal
 import threading
 import time
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
+from typing import Callable, List, Mapping, NamedTuple, Optional
 
-from hpc_cluster import PROTOCOL, clock, description, files, memory
+from hpc_cluster import clock, description, durable, files, memory, result
 from hpc_cluster.errors import ClusterError, DescriptionError
 from hpc_cluster.guard import VARIABLE, Guard
 from hpc_cluster.process import Process, interpreter, surroundings
+from hpc_cluster.result import Ending, Verdict
 from hpc_cluster.spool import Spool
 from hpc_cluster.ticket import Ticket
 from hpc_cluster.walltime import GRACE_S, Walltime
 from hpc_cluster.work import (
     NOT_THE_JOB,
+    QUICK_BYTES,
+    QUICK_FILES,
     CannotStart,
     Look,
     fill,
-    hash_outputs,
     insist,
     look_once,
-    output_folders,
-    output_paths,
 )
 
 AGAIN_S = 10.0
@@ -48,14 +47,6 @@ TRIES = 6
 """So often; as long as the pilot lives where the storage is FULL."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-
-STREAMS = ("stdout", "stderr")
-
-QUICK_BYTES = 1 << 20
-"""Copying or hashing so much is quick."""
-
-QUICK_FILES = 16
-"""So many inputs or outputs are."""
 
 REMAINS_S = 5.0
 """How long to wait until the processes that a job left behind are gone after SIGKILL."""
@@ -135,7 +126,7 @@ class Attempt:
         """When the pilot must be rid of it, whatever its phase."""
         self._start = self._end = clock.iso()
         self._killed_before: Optional[int] = None
-        self._verdict = ("", "", "")
+        self._verdict = Verdict("", "", "")
         self._again_at: Optional[float] = None
         self._tries = 0
         self._begin()
@@ -223,12 +214,12 @@ class Attempt:
     @property
     def kind(self) -> str:
         """How its ticket is to end: one of ticket.KINDS."""
-        return self._verdict[0]
+        return self._verdict.kind
 
     @property
     def reason(self) -> str:
         """The reason in the result, for the log."""
-        return self._verdict[1]
+        return self._verdict.reason
 
     # ---- preparing ---------------------------------------------------------------------------
 
@@ -403,34 +394,39 @@ class Attempt:
 
     def _ended(self, kind: str, reason: str, message: str) -> None:
         self.phase = "ended"
-        self._verdict = (kind, reason, message)
+        self._verdict = Verdict(kind, reason, message)
         self._end = clock.iso()
 
     # ---- collecting --------------------------------------------------------------------------
 
+    @property
+    def _ending(self) -> Ending:
+        """What the result is to say."""
+        context, process = self._context, self._process
+        return Ending(
+            ticket=self.ticket,
+            job_folder=self._spool.job_folder(self.ticket.job),
+            folder=self._folder,
+            description=self.description,
+            verdict=self._verdict,
+            rc=None if process is None else process.rc,
+            start=self._start,
+            end=self._end,
+            pilot=context.pilot,
+            native_id=context.native_id,
+        )
+
     def _collect(self) -> None:
         """Write the result; in a thread where that may take a while."""
         self._failure = None
-        if self._is_quickly_collected():
+        remains = self._process is not None and self._process.remains()
+        if not remains and result.is_quickly_written(self._ending):
             try:
                 self._write_result()
             except Exception as error:  # whatever it is, the job must not be stuck
                 self._failure = error
         else:
             self._do(self._write_big_result)
-
-    def _is_quickly_collected(self) -> bool:
-        if self._process is not None and self._process.remains():
-            return False
-        paths = [files.join(self._folder, name) for name in STREAMS] + self._outputs
-        sizes = [_size(path) or 0 for path in paths]
-        return sum(sizes) <= QUICK_BYTES and len(sizes) <= QUICK_FILES
-
-    @property
-    def _outputs(self) -> List[bytes]:
-        if self.description is None or self._verdict[0] != "ok":
-            return []
-        return output_paths(self._folder, self.description)
 
     def _write_big_result(self) -> None:
         """Write the result, and what is large to the disk already: nobody else waits for that."""
@@ -440,54 +436,12 @@ class Attempt:
         ):
             time.sleep(0.01)
         self._write_result()
-        files.sync_files(self.files)
-        files.sync_folders(self.folders)
+        durable.sync_files(self.files)
+        durable.sync_folders(self.folders)
 
     def _write_result(self) -> None:
-        kind, reason, message = self._verdict
-        outputs: Dict[str, Any] = {}
-        job_folder = self._spool.job_folder(self.ticket.job)
-        self.folders = [job_folder, self._folder]
-        paths = {name: files.join(self._folder, name) for name in (*STREAMS, "result.json")}
-        sizes = {name: _size(paths[name]) for name in STREAMS}
-        self.files = [paths[name] for name in STREAMS if sizes[name] is not None]
-        self.files.append(paths["result.json"])
-        if kind == "ok":
-            assert self.description is not None
-            outputs, problems = hash_outputs(self._folder, self.description)
-            if problems:
-                kind, reason, outputs = "fail", "stage_out", {}
-                message = "the script ended well, but " + "; ".join(problems.values())
-            elif outputs:
-                self.files += self._outputs
-                self.folders += output_folders(self._folder, self.description)
-        rc = None if self._process is None else self._process.rc
-        result = {
-            "protocol": PROTOCOL,
-            "id": self.ticket.job,
-            "attempt": self.ticket.starts,
-            "pilot": self._context.pilot,
-            "native_id": self._context.native_id,
-            "node": clock.node(),
-            "kind": kind,
-            "reason": reason,
-            "message": message,
-            "rc": rc if rc is None or rc >= 0 else 128 - rc,
-            "start": self._start,
-            "end": self._end,
-            "crashes": self.ticket.crashes,
-            "outputs": outputs,
-            "stdout_bytes": sizes["stdout"] or 0,
-            "stderr_bytes": sizes["stderr"] or 0,
-        }
-        try:
-            files.write_new(paths["result.json"], files.to_json(result))
-        except FileNotFoundError:
-            # RACE: none; a job that could not be prepared may have no folder.
-            for folder in self.folders:
-                files.make_folder(folder)
-            files.write_new(paths["result.json"], files.to_json(result))
-        self._verdict = (kind, reason, message)
+        written = result.write(self._ending)
+        self._verdict, self.files, self.folders = written
 
     def _collected(self) -> None:
         """Be written; while the storage is full, keep what there is and try again."""
@@ -521,14 +475,6 @@ class Attempt:
             self._context.wake()
 
         threading.Thread(target=work, daemon=True).start()
-
-
-def _size(path: bytes) -> Optional[int]:
-    """Return the size of what has this name; None when nothing has."""
-    try:
-        return os.lstat(path).st_size
-    except FileNotFoundError:
-        return None
 
 
 def _signal(number: int) -> str:

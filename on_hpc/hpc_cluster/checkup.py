@@ -9,7 +9,7 @@ import os
 import subprocess
 from typing import Any, Dict, List, Optional
 
-from hpc_cluster import batch, effects, files
+from hpc_cluster import batch, durable, effects, files
 from hpc_cluster.errors import BatchError, WorkspaceError
 from hpc_cluster.spool import FOLDERS, Spool
 
@@ -76,7 +76,7 @@ def _write(folder: str) -> None:
     probe = os.path.join(folder, f".checkup.{os.urandom(4).hex()}")
     try:
         files.write_new(probe, b"x" * 4096)
-        files.sync_file(probe)
+        durable.sync_file(probe)
         files.rename(probe, probe + ".renamed")
         try:
             files.link(probe + ".renamed", probe)

@@ -1,10 +1,10 @@
 """Effects: whatever this project changes outside its own memory, on both sides, is one call here.
 
 Each function is one call of the operating system, with its name, its arguments and its errors; none
-decides anything. `files` builds on them what the rest of the project uses. So whoever wants to stop
-the world before or after any effect, make it fail, or make it happen and yet report failure, needs
-this module alone. Beside it there is one more way to the outside: a service host reaches its
-cluster through the channels of `hpc_batch.hosts`.
+decides anything. `durable` and `files` build on them what the rest of the project uses. So whoever
+wants to stop the world before or after any effect, make it fail, or make it happen and yet report
+failure, needs this module alone. Beside it there is one more way to the outside: a service host
+reaches its cluster through the channels of `hpc_batch.hosts`.
 
 Reading is not an effect, nor is a lock, which ends with its process.
 """

@@ -1,10 +1,9 @@
 """Every effect on a disk, on both sides, goes through this module, which makes it by `effects`.
 
 The rules of crash safety live here once: write, fsync, rename, fsync the folder, and only then
-tell anyone. Functions move whole batches, so that the cost of durability does not grow with the
-number of jobs: a batch writes all its files, makes them durable together, renames all, and syncs
-each folder once. After a failed rename the target is looked for, because a network file system may
-do the work and report an error (rename(2), BUGS).
+tell anyone. Functions move whole batches: a batch writes all its files, makes them durable together
+(`durable`), renames all, and syncs each folder once. After a failed rename the target is looked
+for, because a network file system may do the work and report an error (rename(2), BUGS).
 
 Paths are str or bytes; names that came from users are bytes on the cluster (`to_bytes`), because
 Python 3.6 in a C locale cannot encode them otherwise.
@@ -14,18 +13,11 @@ import errno
 import json
 import os
 import stat
-import threading
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-from hpc_cluster import effects
+from hpc_cluster import durable, effects
 
 Path = Union[str, bytes]
-
-FEW = 8
-"""Up to so many files are synced one by one; above, the file system is synced once."""
-
-UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-"""What fsync answers for a folder on file systems that do not need it, or know nothing of it."""
 
 GONE = (errno.ENOENT, errno.ESTALE)
 
@@ -48,11 +40,6 @@ PASSING = (
 )
 """Errors of a disk, a file server or a machine that may pass by themselves: nobody's job has caused
 them, so what met one is tried again."""
-
-SYNCED = ("ext2", "ext3", "ext4", "xfs", "f2fs", "tmpfs", "nfs", "nfs4", "ceph")
-"""File systems that are synced as a whole. There a syncfs writes all data and all names, and tells
-of what failed; of others that is not known (Lustre's leaves the servers' journals alone, FUSE's may
-do nothing), so their files are synced one by one."""
 
 
 def to_bytes(name: str) -> bytes:
@@ -155,128 +142,6 @@ def exists(path: Path) -> bool:
         return False
 
 
-# ---- making durable --------------------------------------------------------------------------
-
-
-def sync_descriptor(descriptor: int) -> None:
-    """fsync an open file."""
-    effects.fsync(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        effects.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Make the content of a closed file durable."""
-    # A FIFO is never waited for.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        effects.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_files(paths: Sequence[Path]) -> bool:
-    """Make many closed files durable, on any number of file systems.
-
-    A few are synced one by one; many by one syncfs for each file system, or by threads where that
-    does not suffice. Tell whether whole file systems were synced, and so all names as well.
-    """
-    if len(paths) <= FEW:
-        for path in paths:
-            sync_file(path)
-        return False
-    if _sync_file_systems(paths):
-        return True
-    _sync_in_threads(sync_file, paths)
-    return False
-
-
-def _sync_file_systems(paths: Sequence[Path]) -> bool:
-    """syncfs, once for each file system that holds one of the paths; False: not all can do it."""
-    devices = {os.lstat(path).st_dev: path for path in paths}
-    if not all(_can_syncfs(device) for device in devices):
-        return False
-    for path in devices.values():
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            effects.syncfs(descriptor)
-        finally:
-            os.close(descriptor)
-    return True
-
-
-def _can_syncfs(device: int, mounts: str = "/proc/self/mountinfo") -> bool:
-    """Tell whether one syncfs makes all files of a device durable."""
-    wanted = f"{os.major(device)}:{os.minor(device)}".encode("ascii")
-    try:
-        with open(mounts, "rb") as file:
-            lines = [line.split() for line in file]
-    except OSError:
-        return False
-    found = [line[line.index(b"-") + 1] for line in lines if line[2] == wanted]
-    return effects.HAS_SYNCFS and bool(found) and from_bytes(found[0]) in SYNCED
-
-
-class FileSystem:
-    """The file system of a folder, to be synced as a whole and often.
-
-    It is held open: what could not be written since is told to this descriptor, even where another
-    process asked before and was told as well.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.can_sync = _can_syncfs(os.fstat(self._descriptor).st_dev)
-        """Whether `sync` may be called; elsewhere files are synced by their paths."""
-
-    def sync(self) -> None:
-        """Make all that was written to it durable. Raises OSError."""
-        effects.syncfs(self._descriptor)
-
-    def close(self) -> None:
-        """Let go of it."""
-        os.close(self._descriptor)
-
-
-def _sync_in_threads(sync: Callable[[Path], None], paths: Sequence[Path]) -> None:
-    failures: List[OSError] = []
-
-    def work(part: Sequence[Path]) -> None:
-        try:
-            for path in part:
-                sync(path)
-        except OSError as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(paths[i::FEW],)) for i in range(FEW)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-
-
-def sync_folders(folders: Iterable[Path]) -> None:
-    """Make the names in many folders durable."""
-    distinct = sorted({to_bytes(f) if isinstance(f, str) else f for f in folders})
-    if len(distinct) <= FEW:
-        for folder in distinct:
-            sync_folder(folder)
-    elif not _sync_file_systems(distinct):
-        _sync_in_threads(sync_folder, distinct)
-
-
 # ---- writing ---------------------------------------------------------------------------------
 
 
@@ -331,7 +196,7 @@ def append(path: Path, data: bytes) -> None:
     finally:
         effects.close(descriptor)
     if is_new:
-        sync_folder(os.path.dirname(join(path)))
+        durable.sync_folder(os.path.dirname(join(path)))
 
 
 def open_append(path: Path) -> int:
@@ -360,14 +225,14 @@ def reserve_all(contents: Sequence[Tuple[Path, bytes]], size: int) -> None:
                 effects.fallocate(descriptor, size)
             except OSError as error:
                 # RACE: none; some network file systems cannot reserve. Zeros take the space too.
-                if error.errno not in UNSUPPORTED:
+                if error.errno not in durable.UNSUPPORTED:
                     raise
                 effects.pwrite(descriptor, bytes(size), 0)
             effects.pwrite(descriptor, data, 0)
         finally:
             effects.close(descriptor)
-    sync_files([path for path, _ in contents])
-    sync_folders(os.path.dirname(join(path)) for path, _ in contents)
+    durable.sync_files([path for path, _ in contents])
+    durable.sync_folders(os.path.dirname(join(path)) for path, _ in contents)
 
 
 def fill(path: Path, data: bytes, mode: int, group: int = -1) -> None:
@@ -399,18 +264,18 @@ def replace_all(contents: Sequence[Tuple[Path, bytes]], suffix: str = ".new") ->
     temporary = [join(path, b"")[:-1] + to_bytes(suffix) for path, _ in contents]
     for name, (_, data) in zip(temporary, contents):
         write_new(name, data)
-    sync_files(temporary)
+    durable.sync_files(temporary)
     for name, (path, _) in zip(temporary, contents):
         rename(name, path)
-    sync_folders(os.path.dirname(name) for name in temporary)
+    durable.sync_folders(os.path.dirname(name) for name in temporary)
 
 
 def write_all_new(contents: Sequence[Tuple[Path, bytes]]) -> None:
     """Write many files in place, durably: files on which nobody counts before this returns."""
     for path, data in contents:
         write_new(path, data)
-    if not sync_files([path for path, _ in contents]):
-        sync_folders(os.path.dirname(join(path)) for path, _ in contents)
+    if not durable.sync_files([path for path, _ in contents]):
+        durable.sync_folders(os.path.dirname(join(path)) for path, _ in contents)
 
 
 def replace(path: Path, data: bytes, suffix: str = ".new") -> None:

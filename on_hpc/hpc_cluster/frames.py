@@ -23,7 +23,7 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from hpc_cluster import files, ticket
+from hpc_cluster import durable, files, ticket
 from hpc_cluster.arrival import Arrival, Refused, Target, reason
 from hpc_cluster.channel import Channel, Misspoken
 from hpc_cluster.spool import Spool
@@ -199,15 +199,15 @@ class Frames:
             attempt(arrival, lambda a: self._seal(a, now))
         ready = [a for a in ready if not a.failed]
         try:
-            files.sync_files([a.temporary for a in ready])
+            durable.sync_files([a.temporary for a in ready])
         except OSError:
             for arrival in ready:
-                attempt(arrival, lambda a: files.sync_file(a.temporary))
+                attempt(arrival, lambda a: durable.sync_file(a.temporary))
         for arrival in ready:
             if not arrival.failed:
                 attempt(arrival, lambda a: files.rename(a.temporary, a.final))
         done = [a for a in ready if not a.failed]
-        files.sync_folders(os.path.dirname(a.final) for a in done)
+        durable.sync_folders(os.path.dirname(a.final) for a in done)
         for arrival in done:
             del self._arrivals[arrival.target]
         self.release()

@@ -9,7 +9,7 @@ that. Batches keep a distance, so that many short jobs share one, and a single o
 import threading
 from typing import Callable, List, NamedTuple, Optional, Sequence, Union
 
-from hpc_cluster import clock, files
+from hpc_cluster import clock, durable
 from hpc_cluster.attempt import Attempt
 from hpc_cluster.spool import Spool
 
@@ -42,7 +42,7 @@ class Handover:
 
     def __init__(self, spool: Spool, wake: Callable[[], None]) -> None:
         self._spool, self._wake = spool, wake
-        self._disk = files.FileSystem(spool.path("jobs"))
+        self._disk = durable.FileSystem(spool.path("jobs"))
         self._waiting: List[Attempt] = []
         self._batch: List[Attempt] = []
         self._over: Union[Exception, List[Handed], None] = None
@@ -128,8 +128,8 @@ class Handover:
                 self._disk.sync()
                 return [None] * len(batch)
             for part in [batch] if len(batch) > FEW else [[attempt] for attempt in batch]:
-                files.sync_files([path for attempt in part for path in attempt.files])
-                files.sync_folders([path for attempt in part for path in attempt.folders])
+                durable.sync_files([path for attempt in part for path in attempt.files])
+                durable.sync_folders([path for attempt in part for path in attempt.folders])
             return [None] * len(batch)
         except OSError as error:
             if len(batch) == 1:
@@ -144,8 +144,8 @@ class Handover:
             if whole:
                 continue
             try:
-                files.sync_files(given[:1])
-                files.sync_folders(given[1:])
+                durable.sync_files(given[:1])
+                durable.sync_folders(given[1:])
             except OSError:
                 # RACE: none; the job's own end will tell. Nobody else's waits for it.
                 continue

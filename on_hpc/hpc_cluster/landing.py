@@ -16,7 +16,7 @@ import os
 import tarfile
 from typing import Any, Dict
 
-from hpc_cluster import edition, files
+from hpc_cluster import durable, edition, files
 from hpc_cluster.errors import ClusterError
 
 KEPT = 3
@@ -53,7 +53,7 @@ def land(scripts: str, archive: bytes, wanted: Dict[str, Any], replace: bool) ->
         link = f"{scripts}.{os.urandom(4).hex()}.new"
         files.symlink(text, link)
         files.rename(link, scripts)
-        files.sync_folder(parent)
+        durable.sync_folder(parent)
     removed = _forget(os.path.join(parent, edition.EDITIONS), name)
     return {
         "before": before,
@@ -92,11 +92,11 @@ def _unpack(parent: str, name: str, archive: bytes, wanted: Dict[str, Any]) -> b
         arrived = edition.describe(os.path.join(draft, "scripts")).get("digest")
         if arrived != wanted["digest"]:
             raise LandingError(f"what arrived is damaged: {arrived}, not {wanted['digest']}")
-        files.sync_files(paths)
-        files.sync_folders(sorted(folders))
+        durable.sync_files(paths)
+        durable.sync_folders(sorted(folders))
         if not _appears(draft, target, wanted):
             return False
-        files.sync_folder(os.path.join(parent, edition.EDITIONS))
+        durable.sync_folder(os.path.join(parent, edition.EDITIONS))
     except BaseException:
         files.remove_tree(draft)
         raise

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
-from hpc_cluster import description, files
+from hpc_cluster import description, durable, files
 from hpc_cluster.errors import DescriptionError
 from hpc_cluster.spool import Spool
 from hpc_cluster.store import Missing, Store
@@ -52,13 +52,13 @@ def load_all(
             if error.errno in FULL:
                 raise
             again[load.job] = f"{error.strerror}: {error.filename or load.job}"
-    files.sync_files([temporary for temporary, _ in copies])
+    durable.sync_files([temporary for temporary, _ in copies])
     for temporary, final in copies:
         files.rename(temporary, final)
     files.replace_all([pair for load in good for pair in _texts(spool, load)], "." + session)
-    files.sync_folders(spool.path("jobs", load.job, "in") for load in good)
+    durable.sync_folders(spool.path("jobs", load.job, "in") for load in good)
     if good:
-        files.sync_folder(spool.path("incoming"))
+        durable.sync_folder(spool.path("incoming"))
     return [load.job for load in good], again
 
 

@@ -17,7 +17,7 @@ of its own node, in the same boot. An operator who sends a pilot away leaves dis
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from hpc_cluster import PROTOCOL, batch, clock, files
+from hpc_cluster import PROTOCOL, batch, clock, durable, files
 from hpc_cluster.spool import Spool
 from hpc_cluster.ticket import is_random
 
@@ -75,10 +75,10 @@ def make(spool: Spool, pilot: str, info: Dict[str, Any]) -> None:
     folders = _freeze(code)
     heartbeat = files.join(folder, "heartbeat")
     files.write_new(heartbeat, beat(0, pilot))
-    files.sync_files([heartbeat] + [files.join(f, n) for f in folders for n in _modules(f)])
-    files.sync_folders(folders)
+    durable.sync_files([heartbeat] + [files.join(f, n) for f in folders for n in _modules(f)])
+    durable.sync_folders(folders)
     write(spool, pilot, info)
-    files.sync_folders([folder, spool.path("pilots")])
+    durable.sync_folders([folder, spool.path("pilots")])
 
 
 def adopt(spool: Spool, pilot: str, info: Dict[str, Any]) -> None:
@@ -90,7 +90,7 @@ def adopt(spool: Spool, pilot: str, info: Dict[str, Any]) -> None:
         files.write_new(heartbeat, beat(0, pilot))
     # RACE: whoever took the slot may write pilot.json just now, so this has a name of its own.
     write(spool, pilot, info, "adopted.json")
-    files.sync_folder(spool.path("pilots"))
+    durable.sync_folder(spool.path("pilots"))
 
 
 def write(spool: Spool, pilot: str, info: Dict[str, Any], name: str = "pilot.json") -> None:

@@ -12,7 +12,7 @@ import errno
 import os
 from typing import Dict, Optional
 
-from hpc_cluster import files
+from hpc_cluster import durable, files
 from hpc_cluster.spool import Spool
 from hpc_cluster.ticket import is_random
 
@@ -31,7 +31,7 @@ def take(spool: Spool, maximum: int, pilot: str) -> Optional[int]:
             _make(spool, slot, pilot)
         source, target = _path(spool, slot, FREE), _path(spool, slot, pilot)
         if files.move(source, target):
-            files.sync_folder(os.path.dirname(target))
+            durable.sync_folder(os.path.dirname(target))
             return slot
     return None
 
@@ -40,7 +40,7 @@ def free(spool: Spool, slot: int, pilot: str) -> bool:
     """Held to free: the pilot is positively dead, or never was. False: it did not hold it."""
     moved = files.move(_path(spool, slot, pilot), _path(spool, slot, FREE))
     if moved:
-        files.sync_folder(spool.path("slots", str(slot)))
+        durable.sync_folder(spool.path("slots", str(slot)))
     return moved
 
 
@@ -63,8 +63,8 @@ def _make(spool: Spool, slot: int, nonce: str) -> None:
     draft = spool.path("slots", f"{slot}.{nonce}")
     files.make_folder(draft)
     files.write_new(files.join(draft, FREE), b"")
-    files.sync_file(files.join(draft, FREE))
-    files.sync_folder(draft)
+    durable.sync_file(files.join(draft, FREE))
+    durable.sync_folder(draft)
     try:
         files.rename(draft, spool.path("slots", str(slot)))
     except OSError as error:
@@ -72,4 +72,4 @@ def _make(spool: Spool, slot: int, nonce: str) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         files.remove_tree(draft)
-    files.sync_folder(spool.path("slots"))
+    durable.sync_folder(spool.path("slots"))

@@ -20,7 +20,7 @@ import re
 import stat
 from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from hpc_cluster import ACCEPTED, PROTOCOL, files
+from hpc_cluster import ACCEPTED, PROTOCOL, durable, files
 from hpc_cluster.errors import WorkspaceError
 from hpc_cluster.ticket import KINDS, NO_PILOT, Ticket, instance_of, parse
 
@@ -135,7 +135,7 @@ class Spool:
             files.change_mode(spool.root, 0o700)
             for name in FOLDERS:
                 files.make_folder(spool.path(name))
-            files.sync_folder(spool.root)
+            durable.sync_folder(spool.root)
             _sync_parent(spool.root)
             files.replace(
                 spool.path("PROTOCOL"),
@@ -257,8 +257,8 @@ class Spool:
             files.make_folder(self.path("jobs", job, "in"))
             paths.append(self.path("incoming", f"{job}.{session}"))
             files.write_new(paths[-1], b"")
-        files.sync_files(paths)
-        files.sync_folders(
+        durable.sync_files(paths)
+        durable.sync_folders(
             [self.job_folder(job) for job in jobs]
             + [self.path(name) for name in ("jobs", "done", "incoming") if jobs]
         )
@@ -368,7 +368,7 @@ class Spool:
     def _sync(self, *folders: str) -> None:
         """Make names durable; the folder that gained one comes first."""
         for folder in folders:
-            files.sync_folder(self.path(*folder.split("/")))
+            durable.sync_folder(self.path(*folder.split("/")))
 
     # ---- the service host's other verbs -------------------------------------------------------
 
@@ -415,7 +415,7 @@ class Spool:
         rest = [t for found in self.tickets_of(jobs).values() for t in found]
         for ticket in rest:
             files.unlink(self.ticket_path(ticket))
-        files.sync_folders(os.path.dirname(self.ticket_path(ticket)) for ticket in rest)
+        durable.sync_folders(os.path.dirname(self.ticket_path(ticket)) for ticket in rest)
 
     def discard(self, path: bytes, *, keep: bool) -> None:
         """Move a folder of the workspace to trash/ (or kept/) under a name of its own."""
@@ -462,7 +462,7 @@ class Spool:
 def _sync_parent(root: bytes) -> None:
     """Make the workspace's own name durable, where its parent folder may be opened."""
     try:
-        files.sync_folder(os.path.dirname(root))
+        durable.sync_folder(os.path.dirname(root))
     except PermissionError:
         # RACE: none; a site may let nobody list the folder of all accounts.
         return

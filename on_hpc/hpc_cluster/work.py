@@ -32,6 +32,12 @@ NO_LINKS = (
 
 BLOCK_BYTES = 1 << 20
 
+QUICK_BYTES = 1 << 20
+"""Copying or hashing so much is quick."""
+
+QUICK_FILES = 16
+"""So many inputs or outputs are."""
+
 PAUSES_S = (0.2, 1.0, 3.0)
 """A missing file is looked for again after these: on a network file system one ENOENT means
 little."""

@@ -11,7 +11,7 @@ by every further call, and what the file holds is not to be trusted.
 import threading
 from typing import Optional
 
-from hpc_cluster import files
+from hpc_cluster import durable
 
 PART_BYTES = 32 << 20
 """So much is written before it is synced; shorter files are left to the sync at their end."""
@@ -46,7 +46,7 @@ class Writeback:
 
     def _sync(self) -> None:
         try:
-            files.sync_descriptor(self._descriptor)
+            durable.sync_descriptor(self._descriptor)
         except OSError as error:
             self._error = error
 

@@ -29,7 +29,7 @@ from hpc_batch import hosts, session
 from hpc_batch.bulk import Outgoing, WantedOutput
 from hpc_batch.errors import RemoteError
 from hpc_batch.inputs import examine
-from hpc_cluster import files
+from hpc_cluster import durable, files
 
 TITLE = "Transfers"
 
@@ -118,7 +118,7 @@ class Lab:
         wanted = WantedOutput(JOB, 1, "out", "flat", self.size, opener, _digest(self.source))
         got = begun.data().fetch([wanted])[0]
         assert got.failure is None and got.sha256 == wanted.sha256, got
-        files.sync_file(str(target))
+        durable.sync_file(str(target))
 
     def rsync(self, way: str, *options: str) -> float:
         """Carry the file one way with rsync over ssh."""
@@ -230,7 +230,7 @@ def _file(path: Path, size: int) -> Path:
         for _ in range(size // len(block)):
             file.write(block)
     os.utime(path, ns=(1, 1))
-    files.sync_file(str(path))
+    durable.sync_file(str(path))
     return path
 
 

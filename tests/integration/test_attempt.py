@@ -12,9 +12,10 @@ import pytest
 from workshop import SESSION, Workshop, wait_until
 
 from hpc_cluster import files
-from hpc_cluster.attempt import QUICK_BYTES, Attempt, Context
+from hpc_cluster.attempt import Attempt, Context
 from hpc_cluster.guard import Guard
 from hpc_cluster.walltime import Walltime
+from hpc_cluster.work import QUICK_BYTES
 
 PILOT = secrets.token_hex(8)
 

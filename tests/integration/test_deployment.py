@@ -167,7 +167,7 @@ def test_landing_killed_before_any_of_its_effects_is_completed_by_the_next(
     program = (
         "import os, sys\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "from hpc_cluster import files, landing\n"
+        "from hpc_cluster import durable, files, landing\n"
         "left = [int(sys.argv[2])]\n"
         "def dying(act):\n"
         "    def wrapped(*args, **more):\n"
@@ -175,8 +175,12 @@ def test_landing_killed_before_any_of_its_effects_is_completed_by_the_next(
         "        if left[0] < 0: os._exit(9)\n"
         "        return act(*args, **more)\n"
         "    return wrapped\n"
-        "for name in 'rename symlink make_folder sync_files sync_folders write_new'.split():\n"
-        "    setattr(files, name, dying(getattr(files, name)))\n"
+        "for room, names in (\n"
+        "    (files, 'rename symlink make_folder write_new'),\n"
+        "    (durable, 'sync_files sync_folders'),\n"
+        "):\n"
+        "    for name in names.split():\n"
+        "        setattr(room, name, dying(getattr(room, name)))\n"
         "landing.land(sys.argv[3], open(sys.argv[4], 'rb').read(), eval(sys.argv[5]), False)\n"
     )
     (tmp_path / "archive").write_bytes(ours.archive)

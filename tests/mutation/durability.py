@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOM = "on_hpc/hpc_cluster/durable.py"
+
 FILES = "on_hpc/hpc_cluster/files.py"
 
 DURABLE = re.compile(
-    r"files\.(sync_\w+|append|overwrite|reserve_all|replace_all|replace)"
+    r"durable\.sync_\w+|files\.(append|overwrite|reserve_all|replace_all|replace)"
     r"|pilot\.(write|tell)|write|self\._sync|self\._disk\.sync"
     r"|(\w+\.)*_?records\.(save_all|add_all|remove_all)|self\.save_all"
     r"|(self\.)?_?state\.write|self\.write"
@@ -34,34 +36,34 @@ WRITERS = {
 """Names that mean this in one module only."""
 
 LEFT_OUT = {
-    "checkup:_write:files.sync_file": "tries whether the disk takes it; the file goes at once",
+    "checkup:_write:durable.sync_file": "tries whether the disk takes it; the file goes at once",
     "inspection:workspace_problem:files.replace": "the same, on a node",
     "heartbeat:Heartbeat.run:files.overwrite": "shows other nodes that it lives, not a later boot",
     "pilot:observe:write": "an observer's memory; without it it observes for longer",
     "failure:_write:files.overwrite": "what status shows; the next pass says it again",
     "failure:_write:files.replace": "the same",
-    "init:_written:files.sync_file": "a new configuration, before anything was promised",
-    "init:_written:files.sync_folder": "the same",
+    "init:_written:durable.sync_file": "a new configuration, before anything was promised",
+    "init:_written:durable.sync_folder": "the same",
     "site:write_traceback:files.append": "a traceback for people",
     "tidying:_history:files.replace": "old lines of the history; the worst is that they are back",
-    "attempt:Attempt._write_big_result:files.sync_files": "early; `handover` does it again",
-    "attempt:Attempt._write_big_result:files.sync_folders": "the same",
-    "loading:load_all:files.sync_folder": "a second time; begin_all has done it",
+    "attempt:Attempt._write_big_result:durable.sync_files": "early; `handover` does it again",
+    "attempt:Attempt._write_big_result:durable.sync_folders": "the same",
+    "loading:load_all:durable.sync_folder": "a second time; begin_all has done it",
     "answer:Answers.clean:self._records.remove_all": "a record that comes back is cleaned again",
     "intake:Intake.discard:self.records.remove_all": "the same",
-    "record:Records.remove_all:files.sync_folder": "the same",
+    "record:Records.remove_all:durable.sync_folder": "the same",
     "operator:pause:files.replace": "an operator's word; status shows whether it is there",
-    "slots:_make:files.sync_file": "of an empty file, for file systems that want it",
-    "spool:Spool.begin_all:files.sync_files": "the same",
-    "landing:land:files.sync_folder": "deploy says so at once; what is not there is deployed again",
-    "landing:_unpack:files.sync_files": "the same: a digest tells whether an edition is whole",
-    "landing:_unpack:files.sync_folders": "the same",
-    "landing:_unpack:files.sync_folder": "the same",
+    "slots:_make:durable.sync_file": "of an empty file, for file systems that want it",
+    "spool:Spool.begin_all:durable.sync_files": "the same",
+    "landing:land:durable.sync_folder": "deploy tells; what is not there is deployed again",
+    "landing:_unpack:durable.sync_files": "the same: a digest tells whether an edition is whole",
+    "landing:_unpack:durable.sync_folders": "the same",
+    "landing:_unpack:durable.sync_folder": "the same",
 }
 """What makes something durable and keeps no promise with it: calls, and what else they are for."""
 
-PRIMITIVE = re.compile(r"sync_\w+|effects\.(fsync|syncfs)|_sync_\w+")
-"""The same within `files`."""
+PRIMITIVE = re.compile(r"(durable\.)?sync_\w+|effects\.(fsync|syncfs)|_sync_\w+")
+"""The same within `durable` and `files`."""
 
 FORGETFUL = '''
 
@@ -88,9 +90,12 @@ _here = threading.local()
 _effects = effects
 effects = _Forgetful()
 '''
-"""What is added to `files` in a mutant."""
+"""What is added to `durable` in a mutant."""
 
-FORGETTING = '__import__("hpc_cluster.files", fromlist=["files"]).forgetting'
+SHARED = "\n\neffects = durable.effects\n"
+"""The same of `files`."""
+
+FORGETTING = '__import__("hpc_cluster.durable", fromlist=["durable"]).forgetting'
 
 
 @dataclass(frozen=True)
@@ -124,12 +129,13 @@ def without(checkout: Path, site: Site) -> dict[str, bytes]:
     """Return the changed modules of a mutant: path below the checkout, new content."""
     data = (checkout / site.path).read_bytes()
     call = data[site.begin : site.end]
-    if site.path == FILES:
-        return {FILES: data[: site.begin] + b"None" + data[site.end :]}
+    if site.path in (ROOM, FILES):
+        return {site.path: data[: site.begin] + b"None" + data[site.end :]}
     changed = f"{FORGETTING}(lambda: ".encode() + call + b")"
     return {
         site.path: data[: site.begin] + changed + data[site.end :],
-        FILES: (checkout / FILES).read_bytes() + FORGETFUL.encode(),
+        ROOM: (checkout / ROOM).read_bytes() + FORGETFUL.encode(),
+        FILES: (checkout / FILES).read_bytes() + SHARED.encode(),
     }
 
 
@@ -138,7 +144,7 @@ def _sites(path: Path, relative: str) -> Iterator[Site]:
     starts = [0]
     for line in data.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    wanted = PRIMITIVE if relative == FILES else DURABLE
+    wanted = PRIMITIVE if relative in (ROOM, FILES) else DURABLE
     counts: dict[str, int] = {}
     for function, call in _calls(ast.parse(data), ""):
         text = ast.unparse(call.func)

@@ -70,6 +70,7 @@ TESTS = {
     "claims": ("tests/unit/test_claims.py",),
     "collecting": ("tests/integration/test_main_loop.py",),
     "data_channel": ("tests/integration/test_session.py",),
+    "durable": ("tests/unit/test_files.py",),
     "files": (
         "tests/unit/test_files.py",
         "tests/unit/test_steps_killed.py",
@@ -96,6 +97,7 @@ TESTS = {
     "receiving": ("tests/integration/test_session.py",),
     "record": ("tests/unit/test_steps_killed.py", "tests/faults"),
     "restore": ("tests/integration/test_main_loop.py",),
+    "result": ("tests/integration/test_attempt.py tests/integration/test_runner.py",),
     "runner": ("tests/unit/test_runner.py", "tests/integration/test_runner.py"),
     "sending": ("tests/integration/test_session.py",),
     "settling": ("tests/integration/test_bad_input.py",),

@@ -29,6 +29,7 @@ from hpc_cluster import (
     backoff,
     batch,
     dismissal,
+    durable,
     effects,
     files,
     handover,
@@ -367,14 +368,14 @@ def test_many_files_and_folders(
 ) -> None:
     monkeypatch.setattr(effects, "HAS_SYNCFS", syncfs)
     disk = Watched(monkeypatch)
-    paths = [tmp_path / str(number) / "file" for number in range(2 * files.FEW)]
+    paths = [tmp_path / str(number) / "file" for number in range(2 * durable.FEW)]
     for path in paths:
         files.make_folder(str(path.parent))
         files.write_new(str(path), b"content")
-    files.sync_files([str(path) for path in paths])
+    durable.sync_files([str(path) for path in paths])
     for path in paths:
         files.make_folder(str(path.parent / "inner"))
-    files.sync_folders([str(path.parent) for path in paths] + [str(tmp_path)])
+    durable.sync_folders([str(path.parent) for path in paths] + [str(tmp_path)])
     check(disk)
 
 

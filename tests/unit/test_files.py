@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hpc_cluster import effects, files
+from hpc_cluster import durable, effects, files
 
 
 def failing(code: int, *, done: bool = False) -> Any:
@@ -110,8 +110,8 @@ def test_many_new_files_have_durable_names_on_every_file_system(
         if os.path.isdir(path):
             folders.append(path)
 
-    monkeypatch.setattr(files, "_can_syncfs", lambda device: whole)
+    monkeypatch.setattr(durable, "_can_syncfs", lambda device: whole)
     monkeypatch.setattr(effects, "syncfs", lambda descriptor: None)
     monkeypatch.setattr(effects, "fsync", fsync)
-    files.write_all_new([(files.join(str(tmp_path), str(n)), b"x") for n in range(files.FEW + 1)])
+    files.write_all_new([(files.join(str(tmp_path), str(n)), b"x") for n in range(durable.FEW + 1)])
     assert folders == ([] if whole else [str(tmp_path)])

@@ -27,7 +27,7 @@ def test_every_mutant_has_a_name_of_its_own() -> None:
 def test_calls_that_make_durable_are_found_on_both_sides() -> None:
     found = [site.name for site in durability.sites(CHECKOUT)]
     for name in (
-        "answer:Answers.answer:files.sync_files",
+        "answer:Answers.answer:durable.sync_files",
         "spool:Spool.finish_all:self._sync",
         "record:Records.save_all:files.replace_all",
         "files:append:effects.fsync",

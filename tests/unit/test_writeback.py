@@ -11,7 +11,7 @@ import pytest
 
 from hpc_batch.bulk import WantedOutput
 from hpc_batch.receiving import Receiving
-from hpc_cluster import files
+from hpc_cluster import durable, files
 from hpc_cluster.arrival import Arrival
 from hpc_cluster.writeback import PART_BYTES, Writeback
 
@@ -23,7 +23,7 @@ PARTS = PART_BYTES // len(PART)
 def syncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the syncs of open files."""
     seen: list[int] = []
-    monkeypatch.setattr(files, "sync_descriptor", lambda d: seen.append(os.fstat(d).st_size))
+    monkeypatch.setattr(durable, "sync_descriptor", lambda d: seen.append(os.fstat(d).st_size))
     return seen
 
 
@@ -34,7 +34,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(files, "sync_descriptor", fail)
+    monkeypatch.setattr(durable, "sync_descriptor", fail)
 
 
 def test_a_long_file_is_synced_while_it_grows(tmp_path: Path, syncs: list[int]) -> None:

@@ -18,7 +18,7 @@ from hpc_batch.intake import ANSWER_BYTES, Intake, move_aside
 from hpc_batch.node import Node
 from hpc_batch.record import Record, Records, history_line, now
 from hpc_batch.state import State
-from hpc_cluster import files
+from hpc_cluster import durable, files
 
 
 class Answers:
@@ -128,14 +128,14 @@ class Answers:
             except OSError as error:
                 stuck[record.id] = f"the answer cannot be written: {error.strerror}"
         try:
-            files.sync_files([self._state.of_job(r.id, "answer") for r in filled])
+            durable.sync_files([self._state.of_job(r.id, "answer") for r in filled])
         except OSError as error:
             stuck.update((r.id, f"the answer cannot be written: {error.strerror}") for r in filled)
             filled = []
         for record in filled:
             if self._rename(record, stuck):
                 answered.append(record)
-        files.sync_folders([str(self._state.dropbox), str(self._state.inner)])
+        durable.sync_folders([str(self._state.dropbox), str(self._state.inner)])
         self._records.save_all(
             [r.enter("CLEANING", times={**r.times, "returned": now()}) for r in answered]
         )
@@ -208,5 +208,5 @@ class Answers:
         if lines:
             files.append(str(self._state.path("history.jsonl")), b"".join(lines))
         if done:
-            files.sync_folder(str(self._state.inner))
+            durable.sync_folder(str(self._state.inner))
             self._records.remove_all(done)

@@ -25,7 +25,7 @@ from hpc_batch.record import Record, Records
 from hpc_batch.session import Session
 from hpc_batch.tidings import Collected
 from hpc_batch.travel import Travel
-from hpc_cluster import files
+from hpc_cluster import durable, files
 
 PASSING = frozenset(errno.errorcode[number] for number in files.PASSING)
 """Failures of a fetch that may pass; the job waits for a later pass."""
@@ -106,9 +106,9 @@ class Collecting:
             for r in result.placing
             for n in range(len(r.targets))
         ]
-        files.sync_files(here)
+        durable.sync_files(here)
         # Placing looks for them by their names, also after a power cut.
-        files.sync_folders({os.path.dirname(path) for path in here})
+        durable.sync_folders({os.path.dirname(path) for path in here})
         return result
 
     def _outputs(self, record: Record, ticket: Ticket, collected: Collected) -> list[WantedOutput]:
@@ -231,7 +231,7 @@ def _fetcher(outputs: list[WantedOutput]) -> Callable[[DataChannel, Travel], lis
             if got.failure is None:
                 descriptor = output.opener()
                 try:
-                    files.sync_descriptor(descriptor)
+                    durable.sync_descriptor(descriptor)
                 finally:
                     os.close(descriptor)
         return fetched

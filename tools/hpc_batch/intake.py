@@ -19,7 +19,7 @@ from hpc_batch.config import Config
 from hpc_batch.listing import Drop, may_submit
 from hpc_batch.record import Record, Records, new_id, now, stamp
 from hpc_batch.state import State
-from hpc_cluster import files
+from hpc_cluster import durable, files
 
 ANSWER_BYTES = 16 * 1024
 """Disk space reserved for an answer when its drop is taken."""
@@ -70,7 +70,7 @@ class Intake:
                 accepted.append(record)
             else:
                 vanished.append(record)
-        files.sync_folders([str(self.state.inner), str(self.state.dropbox)])
+        durable.sync_folders([str(self.state.inner), str(self.state.dropbox)])
         self.discard(vanished)
         entered = [r.enter("ACCEPTED", times={**r.times, "accepted": now()}) for r in accepted]
         self.records.save_all(entered)
@@ -131,7 +131,7 @@ class Intake:
         """Move NAME.job.cancel to the job of that name that is in flight."""
         source = os.path.join(os.fsdecode(str(self.state.dropbox)), name + ".cancel")
         files.move(source, self.state.of_job(job, "cancel"))
-        files.sync_folders([str(self.state.inner), str(self.state.dropbox)])
+        durable.sync_folders([str(self.state.inner), str(self.state.dropbox)])
 
 
 def move_aside(path: str) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from hpc_batch.record import Record, Target
-from hpc_cluster import files
+from hpc_cluster import durable, files
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EOPNOTSUPP)
 """Answers of file systems on which the old file is renamed, not linked."""
@@ -67,7 +67,7 @@ def place(record: Record) -> None:
 
 def settle(records: Iterable[Record]) -> None:
     """Make what was placed for these records durable, each folder once. Raises OSError."""
-    files.sync_folders({os.path.dirname(t.path) for r in records for t in r.targets})
+    durable.sync_folders({os.path.dirname(t.path) for r in records for t in r.targets})
 
 
 def unplace(record: Record) -> None:
@@ -91,7 +91,7 @@ def unplace(record: Record) -> None:
             files.unlink(temporary(record, number, record.attempt))
     for folder in {os.path.dirname(t.path) for t in record.targets}:
         with contextlib.suppress(OSError):
-            files.sync_folder(folder)
+            durable.sync_folder(folder)
     if failed is not None:
         raise failed
 
@@ -110,7 +110,7 @@ def tidy_all(records: Mapping[str, Record], placed: Container[str]) -> None:
                     files.unlink(os.path.join(folder, name))
             if found:
                 # The record goes next, and with it whoever would look for them here again.
-                files.sync_folder(folder)
+                durable.sync_folder(folder)
         except OSError as error:
             # RACE: the folder's owner removed it, or took our right to it; then it is his.
             if error.errno in files.PASSING:

@@ -27,7 +27,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Literal, Mapping, get_args
 
-from hpc_cluster import PROTOCOL, files
+from hpc_cluster import PROTOCOL, durable, files
 
 Phase = Literal[
     "INTENT",
@@ -186,7 +186,7 @@ class Records:
             files.unlink(self.path(job, "record.json"))
             files.remove_tree(self.path(job))
         self.damaged.clear()
-        files.sync_folder(self._root)
+        durable.sync_folder(self._root)
         return jobs
 
     def __iter__(self) -> Iterator[Record]:
@@ -220,7 +220,7 @@ class Records:
         for record in new:
             files.make_folder(self.path(record.id))
         self.save_all(new)
-        files.sync_folder(self._root)
+        durable.sync_folder(self._root)
 
     def save_all(self, records: Iterable[Record], beside: Mapping[str, Any] | None = None) -> None:
         """Replace records durably as one batch.
@@ -256,7 +256,7 @@ class Records:
                 files.remove_tree(self.path(record.id))
             self._records.pop(record.id, None)
         self._sorted = None
-        files.sync_folder(self._root)
+        durable.sync_folder(self._root)
 
     def read_json(self, job: str, name: str) -> Any:
         """Return a JSON document beside a record; None when it is not there."""

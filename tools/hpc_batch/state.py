@@ -29,7 +29,7 @@ from hpc_batch.config import Config, network_file_system
 from hpc_batch.elapsed import Elapsed
 from hpc_batch.errors import ConfigError, StorageError
 from hpc_batch.record import Records, seconds_since
-from hpc_cluster import PROTOCOL, files
+from hpc_cluster import PROTOCOL, durable, files
 
 OURS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{11}-[0-9a-f]{16}\.(drop|answer|cancel)\Z")
 """Names in `dropbox/.hpc_batch` that belong to a job."""
@@ -198,7 +198,7 @@ class State:
             )
         # Their own names must be durable before a drop is renamed into one of them.
         files.make_folder(str(self.folder / "jobs"))
-        files.sync_folders([str(self.folder.parent), str(self.dropbox)])
+        durable.sync_folders([str(self.folder.parent), str(self.dropbox)])
         self.instance = os.urandom(4).hex()
         self._count(0)
         return {"instance": self.instance, "machine": machine_id(), "generation": 0}

@@ -22,7 +22,7 @@ from hpc_batch.cli.requests import Init
 from hpc_batch.config.table import KEYS
 from hpc_batch.errors import ConfigError
 from hpc_batch.intake import move_aside
-from hpc_cluster import files
+from hpc_cluster import durable, files
 
 Settings = dict[tuple[str, str], str]
 
@@ -185,10 +185,10 @@ def _written(ini: Path, text: str, *, keep: bool) -> Path:
             failure.problems = problems
             raise failure from None
         if keep:
-            files.sync_file(str(draft))
+            durable.sync_file(str(draft))
             move_aside(str(ini))
             files.link(str(draft), str(ini))
-            files.sync_folder(str(ini.parent))
+            durable.sync_folder(str(ini.parent))
     finally:
         files.unlink(str(draft))
     return dropbox
