@@ -3,8 +3,10 @@
    One fault is armed in a small file that all processes map ($JUDGE; `judge.py` writes it): at the
    n-th call of the chosen classes, by a program of the chosen roles, on files of the chosen
    names, the process is killed before or after the call, the call fails, or it is done and
-   reported as failed, or done by half, or a listing lacks an entry. The same file shifts the clocks:
-   the host's (never the monotonic one), and that of the file server, as stat shows it.
+   reported as failed, or done by half, or a listing lacks an entry. Or there is a storm: any such
+   call goes wrong by chance, one in so many, each in one of the ways that befit it. The same file
+   shifts the clocks: the host's (never the monotonic one), and that of the file server, as stat
+   shows it.
 
    Programs are told apart by their command lines. */
 
@@ -14,24 +16,31 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { OPEN_READ = 1, OPEN_WRITE = 2, READ = 4, WRITE = 8, SYNC = 16, RENAME = 32, LINK = 64,
        UNLINK = 128, MKDIR = 256, RMDIR = 512, CLOSE = 1024, TRUNCATE = 2048, ALLOCATE = 4096,
-       STAT = 8192, LIST = 16384, FORK = 32768, MODE = 65536 };
+       STAT = 8192, LIST = 16384, FORK = 32768, MODE = 65536, EXEC = 131072, THREAD = 262144,
+       PIPE = 524288, LOCK = 1048576 };
+enum { CLASSES = 21, ROLES = 7, CODES = 8 };
 enum { KILL_BEFORE = 1, KILL_AFTER, FAIL, DONE_BUT_ERROR, SHORT, HIDE };
-enum { SUBMITTER = 1, SESSION = 2, RUNNER = 4, CLIENT = 8, LOCAL = 16, OTHER = 32 };
+enum { SUBMITTER = 1, SESSION = 2, RUNNER = 4, CLIENT = 8, LOCAL = 16, GUARD = 32, OTHER = 64 };
+enum { ONE_FAULT = 1, WATCH = 2, STORM = 3 };
 
 struct control {
     int32_t armed, roles, classes, action, error, at, times, count, fired, clocks;
@@ -41,12 +50,15 @@ struct control {
     int64_t waited_s;    /* added to the monotonic clock of sessions: so long nothing happened */
     char root[512];      /* a pattern of the files that are meant */
     char what[1024];     /* the call that was hit */
-    int32_t seen[5][17]; /* calls of each role and class, counted while `armed` is 2 */
+    int32_t seen[ROLES - 1][CLASSES];      /* calls, counted while `armed` is WATCH */
+    int32_t one_in, done_one_in, seed;     /* of a storm: `done_one_in` of effects is done all the same */
+    int32_t codes[CLASSES][CODES];         /* of a storm: what each class fails with; 0 ends it, -1 is SHORT */
 };
 
 static struct control *control;
 static int role = OTHER;
 static __thread int inside;
+static __thread int code; /* what the call that is judged fails with */
 
 #define REAL(type, name, ...) \
     static type (*real)(__VA_ARGS__); \
@@ -69,6 +81,7 @@ __attribute__((constructor)) static void begin(void) {
             if (strstr(word, "hpc_submitter")) { role = SUBMITTER; break; }
             if (strstr(word, "hpc_cluster.session") || strstr(word, "hpc_session")) { role = SESSION; break; }
             if (strstr(word, "hpc_runner")) { role = RUNNER; break; }
+            if (strstr(word, "hpc_cluster.guard")) { role = GUARD; break; }
             if (strstr(word, "hpc_cluster.batch.local")) { role = LOCAL; break; }
             if (strstr(word, "hpc-batch")) { role = CLIENT; break; }
         }
@@ -89,24 +102,50 @@ static const char *resolve(int folder, const char *path, char *buffer) {
     return buffer;
 }
 
+/* Return a number by chance, another one for each call. */
+static uint64_t chance(int number) {
+    uint64_t x = ((uint64_t)control->seed << 32 | (uint32_t)number) + 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+/* Return what a storm does to this call. */
+static int storm(int class, int number) {
+    uint64_t x = chance(number);
+    if (x % control->one_in) return 0;
+    const int32_t *codes = control->codes[__builtin_ctz(class)];
+    int known = 0;
+    while (known < CODES && codes[known]) known++;
+    if (!known) return 0;
+    code = codes[(x >> 20) % known];
+    if (code < 0) return SHORT;
+    int effect = class & ~(OPEN_READ | READ | STAT | LIST | FORK | EXEC | THREAD | PIPE | LOCK);
+    return effect && control->done_one_in && !((x >> 40) % control->done_one_in) ? DONE_BUT_ERROR : FAIL;
+}
+
 /* Return what is to happen to this call: 0, or an action. */
 static int judge(int class, const char *name, int folder, const char *path) {
     if (!control || !control->armed || inside) return 0;
     if (!(control->classes & class) || !(control->roles & role) || role == OTHER) return 0;
     int saved = errno;
     char buffer[4100];
-    const char *full = class == FORK ? "" : resolve(folder, path, buffer);
+    int nameless = class & (FORK | THREAD | PIPE);
+    const char *full = nameless ? "" : resolve(folder, path, buffer);
     errno = saved;
-    if (class != FORK && (!full || !below(full))) return 0;
-    if (control->armed == 2) {
+    if (!nameless && (!full || !below(full))) return 0;
+    if (control->armed == WATCH) {
         __atomic_add_fetch(&control->seen[__builtin_ctz(role)][__builtin_ctz(class)], 1, __ATOMIC_SEQ_CST);
         return 0;
     }
     int number = __atomic_add_fetch(&control->count, 1, __ATOMIC_SEQ_CST);
-    if (number < control->at || number >= control->at + control->times) return 0;
+    int action = control->action;
+    code = control->error;
+    if (control->armed == STORM) action = storm(class, number);
+    else if (number < control->at || number >= control->at + control->times) return 0;
+    if (!action) return 0;
     if (!__atomic_fetch_add(&control->fired, 1, __ATOMIC_SEQ_CST))
         snprintf(control->what, sizeof control->what, "%s %.900s (role %d)", name, full, role);
-    int action = control->action;
     if (action == KILL_BEFORE) kill(getpid(), SIGKILL);
     return action;
 }
@@ -118,9 +157,9 @@ static void after(int action) {
 /* The common shape: a call that returns 0 or a number, and -1 for an error. */
 #define CALL(class, folder, path, failed, expression) do { \
         int action = judge(class, __func__, folder, path); \
-        if (action == FAIL) { errno = control->error; return failed; } \
+        if (action == FAIL) { errno = code; return failed; } \
         __auto_type result = expression; \
-        if (action == DONE_BUT_ERROR) { errno = control->error; return failed; } \
+        if (action == DONE_BUT_ERROR) { errno = code; return failed; } \
         after(action); \
         return result; \
     } while (0)
@@ -130,11 +169,11 @@ static void after(int action) {
 static int opened(const char *name, int folder, const char *path, int flags, mode_t mode) {
     int class = (flags & O_ACCMODE) == O_RDONLY ? OPEN_READ : OPEN_WRITE;
     int action = judge(class, name, folder, path);
-    if (action == FAIL) { errno = control->error; return -1; }
+    if (action == FAIL) { errno = code; return -1; }
     int fd = syscall(SYS_openat, folder, path, flags, mode);
     if (action == DONE_BUT_ERROR && fd >= 0) {
         syscall(SYS_close, fd);
-        errno = control->error;
+        errno = code;
         return -1;
     }
     after(action);
@@ -154,10 +193,10 @@ static size_t half(int action, size_t size) { return action == SHORT && size > 1
 
 #define MOVE(class, expression) do { \
         int action = judge(class, __func__, fd, NULL); \
-        if (action == FAIL) { errno = control->error; return -1; } \
+        if (action == FAIL) { errno = code; return -1; } \
         size = half(action, size); \
         ssize_t result = expression; \
-        if (action == DONE_BUT_ERROR) { errno = control->error; return -1; } \
+        if (action == DONE_BUT_ERROR) { errno = code; return -1; } \
         after(action); \
         return result; \
     } while (0)
@@ -167,6 +206,23 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) { MOVE(WRITE
 ssize_t read(int fd, void *data, size_t size) { MOVE(READ, syscall(SYS_read, fd, data, size)); }
 ssize_t pread64(int fd, void *data, size_t size, off64_t at) { MOVE(READ, syscall(SYS_pread64, fd, data, size, at)); }
 
+/* Of several parts, SHORT leaves half of the first. */
+#define MOVE_PARTS(class, call, ...) do { \
+        int action = judge(class, __func__, fd, NULL); \
+        if (action == FAIL) { errno = code; return -1; } \
+        struct iovec first = parts[0]; \
+        if (action == SHORT) { first.iov_len = half(action, first.iov_len); parts = &first; count = 1; } \
+        ssize_t result = syscall(call, fd, parts, count, ##__VA_ARGS__); \
+        if (action == DONE_BUT_ERROR) { errno = code; return -1; } \
+        after(action); \
+        return result; \
+    } while (0)
+
+ssize_t readv(int fd, const struct iovec *parts, int count) { MOVE_PARTS(READ, SYS_readv); }
+ssize_t writev(int fd, const struct iovec *parts, int count) { MOVE_PARTS(WRITE, SYS_writev); }
+ssize_t preadv64v2(int fd, const struct iovec *parts, int count, off64_t at, int flags) { MOVE_PARTS(READ, SYS_preadv2, at, 0, flags); }
+ssize_t preadv64(int fd, const struct iovec *parts, int count, off64_t at) { MOVE_PARTS(READ, SYS_preadv, at, 0); }
+
 int fsync(int fd) { CALL(SYNC, fd, NULL, -1, (int)syscall(SYS_fsync, fd)); }
 int fdatasync(int fd) { CALL(SYNC, fd, NULL, -1, (int)syscall(SYS_fdatasync, fd)); }
 int syncfs(int fd) { CALL(SYNC, fd, NULL, -1, (int)syscall(SYS_syncfs, fd)); }
@@ -175,9 +231,9 @@ int ftruncate64(int fd, off64_t size) { CALL(TRUNCATE, fd, NULL, -1, (int)syscal
 int posix_fallocate64(int fd, off64_t from, off64_t size) {
     REAL(int, posix_fallocate64, int, off64_t, off64_t);
     int action = judge(ALLOCATE, "posix_fallocate", fd, NULL);
-    if (action == FAIL) return control->error;
+    if (action == FAIL) return code;
     int result = real(fd, from, size);
-    if (action == DONE_BUT_ERROR) return control->error;
+    if (action == DONE_BUT_ERROR) return code;
     after(action);
     return result;
 }
@@ -185,7 +241,7 @@ int posix_fallocate64(int fd, off64_t from, off64_t size) {
 int close(int fd) {
     int action = judge(CLOSE, "close", fd, NULL);
     int result = syscall(SYS_close, fd);
-    if (action == FAIL || action == DONE_BUT_ERROR) { errno = control->error; return -1; }
+    if (action == FAIL || action == DONE_BUT_ERROR) { errno = code; return -1; }
     after(action);
     return result;
 }
@@ -232,7 +288,7 @@ static int shown(int result, struct stat64 *status) {
 
 #define LOOK(folder, path, expression) do { \
         int action = judge(STAT, __func__, folder, path); \
-        if (action == FAIL || action == DONE_BUT_ERROR) { errno = control->error; return -1; } \
+        if (action == FAIL || action == DONE_BUT_ERROR) { errno = code; return -1; } \
         int result = shown(expression, status); \
         after(action); \
         return result; \
@@ -243,11 +299,14 @@ int lstat64(const char *path, struct stat64 *status) { LOOK(AT_FDCWD, path, sysc
 int fstat64(int fd, struct stat64 *status) { LOOK(fd, NULL, syscall(SYS_fstat, fd, status)); }
 int fstatat64(int folder, const char *path, struct stat64 *status, int flags) { LOOK(folder, path, syscall(SYS_newfstatat, folder, path, status, flags)); }
 int access(const char *path, int mode) { CALL(STAT, AT_FDCWD, path, -1, (int)syscall(SYS_access, path, mode)); }
+int faccessat(int folder, const char *path, int mode, int flags) { (void)flags; CALL(STAT, folder, path, -1, (int)syscall(SYS_faccessat, folder, path, mode)); }
+ssize_t readlink(const char *path, char *text, size_t size) { CALL(STAT, AT_FDCWD, path, -1, (ssize_t)syscall(SYS_readlink, path, text, size)); }
+ssize_t readlinkat(int folder, const char *path, char *text, size_t size) { CALL(STAT, folder, path, -1, (ssize_t)syscall(SYS_readlinkat, folder, path, text, size)); }
 
 DIR *opendir(const char *path) {
     REAL(DIR *, opendir, const char *);
     int action = judge(LIST, "opendir", AT_FDCWD, path);
-    if (action == FAIL || action == DONE_BUT_ERROR) { errno = control->error; return NULL; }
+    if (action == FAIL || action == DONE_BUT_ERROR) { errno = code; return NULL; }
     inside++;
     DIR *result = real(path);
     inside--;
@@ -258,7 +317,7 @@ DIR *opendir(const char *path) {
 DIR *fdopendir(int fd) {
     REAL(DIR *, fdopendir, int);
     int action = judge(LIST, "fdopendir", fd, NULL);
-    if (action == FAIL || action == DONE_BUT_ERROR) { errno = control->error; return NULL; }
+    if (action == FAIL || action == DONE_BUT_ERROR) { errno = code; return NULL; }
     inside++;
     DIR *result = real(fd);
     inside--;
@@ -269,7 +328,7 @@ DIR *fdopendir(int fd) {
 struct dirent64 *readdir64(DIR *folder) {
     REAL(struct dirent64 *, readdir64, DIR *);
     int action = judge(LIST, "readdir", dirfd(folder), NULL);
-    if (action == FAIL || action == DONE_BUT_ERROR) { errno = control->error; return NULL; }
+    if (action == FAIL || action == DONE_BUT_ERROR) { errno = code; return NULL; }
     struct dirent64 *result = real(folder);
     while (action == HIDE && result && result->d_name[0] == '.') result = real(folder);
     if (action == HIDE && result) result = real(folder);
@@ -281,11 +340,27 @@ struct dirent64 *readdir64(DIR *folder) {
 
 pid_t fork(void) {
     REAL(pid_t, fork, void);
-    if (judge(FORK, "fork", 0, NULL) == FAIL) { errno = control->error; return -1; }
+    if (judge(FORK, "fork", 0, NULL) == FAIL) { errno = code; return -1; }
     return real();
 }
 
 pid_t vfork(void) { return fork(); }
+
+int execve(const char *path, char *const words[], char *const environment[]) { CALL(EXEC, AT_FDCWD, path, -1, (int)syscall(SYS_execve, path, words, environment)); }
+
+int execv(const char *path, char *const words[]) { return execve(path, words, environ); }
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*begin)(void *), void *given) {
+    REAL(int, pthread_create, pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    return judge(THREAD, "pthread_create", 0, NULL) == FAIL ? code : real(thread, attributes, begin, given);
+}
+
+int pipe2(int ends[2], int flags) { CALL(PIPE, 0, NULL, -1, (int)syscall(SYS_pipe2, ends, flags)); }
+int pipe(int ends[2]) { return pipe2(ends, 0); }
+int inotify_init1(int flags) { CALL(PIPE, 0, NULL, -1, (int)syscall(SYS_inotify_init1, flags)); }
+int inotify_init(void) { return inotify_init1(0); }
+int inotify_add_watch(int fd, const char *path, uint32_t mask) { CALL(STAT, AT_FDCWD, path, -1, (int)syscall(SYS_inotify_add_watch, fd, path, mask)); }
+int flock(int fd, int operation) { CALL(LOCK, fd, NULL, -1, (int)syscall(SYS_flock, fd, operation)); }
 
 static int64_t shift(void) { return control && (control->clocks & role) ? control->clock_s : 0; }
 

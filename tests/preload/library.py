@@ -20,7 +20,10 @@ import pytest
 
 SOURCE = Path(__file__).parent / "judge.c"
 HEAD = struct.Struct("=10i4q512s1024s")
-SEEN = struct.Struct("=85i")
+SEEN = struct.Struct("=126i")
+STORM = struct.Struct("=3i168i")
+CODES = 8
+CLASSES = 21
 
 
 class Call(enum.IntFlag):
@@ -43,6 +46,11 @@ class Call(enum.IntFlag):
     LIST = 16384
     FORK = 32768
     MODE = 65536
+    EXEC = 131072
+    THREAD = 262144
+    PIPE = 524288
+    """Descriptors without a file: pipes, inotify."""
+    LOCK = 1048576
 
 
 class Act(enum.IntEnum):
@@ -66,12 +74,13 @@ class Role(enum.IntFlag):
     RUNNER = 4
     CLIENT = 8
     LOCAL = 16
-    OTHER = 32
+    GUARD = 32
+    OTHER = 64
     """Jobs, and the shells around pilots."""
 
 
-EVERY_CALL = Call((1 << 17) - 1)
-EVERY_ROLE = Role(63)
+EVERY_CALL = Call((1 << CLASSES) - 1)
+EVERY_ROLE = Role(127)
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 TABLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -94,8 +103,30 @@ ERRORS: Mapping[Call, tuple[int, ...]] = {
     Call.LIST: (errno.EIO, errno.ESTALE, *TABLE),
     Call.FORK: (errno.EAGAIN, errno.ENOMEM),
     Call.MODE: (errno.EIO, errno.ESTALE),
+    Call.EXEC: (errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE),
+    Call.THREAD: (errno.EAGAIN,),
+    Call.PIPE: TABLE,
+    Call.LOCK: (errno.EIO, errno.ENOLCK),
 }
 """What a class of calls may fail with."""
+
+SHORT = -1
+"""In `HARSH`: only half is read or written."""
+
+HARSH: Mapping[Call, tuple[int, ...]] = {
+    **{call: (*codes[:6], errno.EINTR) for call, codes in ERRORS.items()},
+    Call.READ: (errno.EIO, errno.ESTALE, errno.EINTR, SHORT, SHORT, SHORT),
+    Call.WRITE: (*DISK, errno.EINTR, SHORT, SHORT, SHORT),
+    Call.STAT: (errno.EIO, errno.ESTALE, errno.EINTR, errno.ENOMEM),
+    Call.THREAD: (errno.EAGAIN,),
+}
+"""What calls do in a storm."""
+
+LOOKING = Call.OPEN_READ | Call.READ | Call.STAT | Call.LIST
+"""Calls that change nothing."""
+
+MACHINE = Call.FORK | Call.EXEC | Call.THREAD | Call.PIPE
+"""Calls that need room in the machine's tables."""
 
 
 def built(folder: Path) -> Path:
@@ -142,6 +173,18 @@ class Judge:
         """
         self._set(1, roles, calls, act, error, at, times, where=where)
 
+    def storm(
+        self, roles: Role, calls: Call, one_in: int, seed: int, *, everywhere: bool = False
+    ) -> None:
+        """Have one in so many of these calls go wrong, by chance; each fifth effect is done.
+
+        `everywhere`: on all files, pipes and programs of the machine, Python's own among them.
+        """
+        codes = [(*HARSH[Call(1 << n)], *[0] * CODES)[:CODES] for n in range(CLASSES)]
+        numbers = STORM.pack(one_in, 5, seed, *(code for row in codes for code in row))
+        self._map[HEAD.size + SEEN.size : HEAD.size + SEEN.size + STORM.size] = numbers
+        self._set(3, roles, calls, Act.FAIL, everywhere=everywhere)
+
     def watch(self) -> None:
         """Only count, in `seen`."""
         self._set(2, EVERY_ROLE, EVERY_CALL)
@@ -170,10 +213,15 @@ class Judge:
         fields[9:14] = self._clock
         self._map[: HEAD.size] = HEAD.pack(*fields)
 
-    def _set(self, *fields: int, where: str = "*") -> None:
+    def _set(self, *fields: int, where: str = "*", everywhere: bool = False) -> None:
         numbers = (*fields, *[0] * (9 - len(fields)))
-        root = os.fsencode(f"{self._root}/{where}")
+        root = b"*" if everywhere else os.fsencode(f"{self._root}/{where}")
         self._map[: HEAD.size] = HEAD.pack(*numbers, *self._clock, root, b"")
+
+    @property
+    def hits(self) -> int:
+        """How many calls went wrong."""
+        return int(HEAD.unpack(self._map[: HEAD.size])[8])
 
     @property
     def hit(self) -> str:
@@ -185,7 +233,7 @@ class Judge:
         """Return how many calls were made since `watch`."""
         numbers = SEEN.unpack(self._map[HEAD.size : HEAD.size + SEEN.size])
         return {
-            (Role(1 << n // 17), Call(1 << n % 17)): number
+            (Role(1 << n // CLASSES), Call(1 << n % CLASSES)): number
             for n, number in enumerate(numbers)
             if number
         }

@@ -18,7 +18,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from preload.library import DISK, ERRORS, EVERY_CALL, Act, Call, Judge, Role
+from preload.library import (
+    DISK,
+    ERRORS,
+    EVERY_CALL,
+    LOOKING,
+    MACHINE,
+    Act,
+    Call,
+    Judge,
+    Role,
+)
+from soak.clocks import hasten
 from world import World
 
 from hpc_cluster import files
@@ -32,6 +43,19 @@ QUIET_S = 240.0
 """All must be quiet so long after the last fault; a back-off of a minute is among it."""
 
 LASTING = 1 << 20
+
+STORM_S = 4.0
+"""Between two passes of a storm, while pilots live."""
+
+AT_WORK = (Role.SUBMITTER, Role.SESSION | Role.LOCAL, Role.RUNNER, Role.RUNNER | Role.GUARD)
+"""The programs that a storm takes hold of, one after the other or all at once."""
+
+PATIENT = {"limits": {"attempts": "100", "starts": "1000"}}
+"""Sections of a configuration with which a storm gives no job up."""
+
+DAY_S = 24 * 3600
+
+ARRIVING = "inputs/[0-9a-f]*.*"
 
 SOMETIMES = {"swept.json", "trouble.json", "ahead.json", "failed.json"}
 """Files of the state that faults may bring or delay."""
@@ -51,6 +75,21 @@ class Fault(NamedTuple):
     def __str__(self) -> str:
         name = f"Fault(Role({int(self.roles)}), Call({int(self.calls)}), Act({int(self.act)}), "
         return name + f"{self.at}, {self.error}, {self.times}, {self.where!r})"
+
+
+class Storm(NamedTuple):
+    """A storm, as `Judge.storm` takes it, and how many passes it lasts."""
+
+    roles: Role
+    calls: Call
+    one_in: int
+    seed: int
+    everywhere: bool
+    passes: int
+
+    def __str__(self) -> str:
+        name = f"Storm(Role({int(self.roles)}), Call({int(self.calls)}), {self.one_in}, "
+        return name + f"{self.seed}, {self.everywhere}, {self.passes})"
 
 
 class Round(World):
@@ -173,6 +212,22 @@ class Round(World):
 
     # ---- what is left ------------------------------------------------------------------------
 
+    def forget_beginnings(self) -> None:
+        """Have the far end remove what killed sessions began to receive, as it does in two days."""
+        if not list(self.workspace.glob(ARRIVING)):
+            return
+        self.judge.server(2 * DAY_S, int(time.time()) + 1)
+        time.sleep(1.1)  # what is changed from now on was changed the day after tomorrow
+        words = [sys.executable, "-m", "hpc_cluster.session", "sweep", "--args", '{"known": []}']
+        subprocess.run(
+            [*words, "--workspace", str(self.workspace)],
+            cwd=TOOLS.parent / "on_hpc",
+            env=self.judge.environment(),
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        self.judge.server(0, 0)
+
     def outcome(self) -> dict[str, Any]:
         """Return everything that must not depend on faults."""
         inner = self.dropbox / ".hpc_batch"
@@ -188,7 +243,7 @@ class Round(World):
                 for name in ("incoming", "ready", "running", "jobs")
             },
             "done": [p.name for p in sorted(space.glob("done/*/*"))],
-            "arriving": [p.name for p in space.glob("inputs/[0-9a-f]*.*")],
+            "arriving": [p.name for p in space.glob(ARRIVING)],
             "slots": {p.name: len(os.listdir(p)) for p in space.glob("slots/*")},
         }
         text = json.dumps(found, sort_keys=True)
@@ -202,6 +257,12 @@ class Round(World):
     def end(self) -> None:
         self.judge.disarm()
         super().end()
+
+
+def hastened(folder: Path, judge: Judge) -> Round:
+    """Return a world for storms, in a folder: its far end's clocks are faster, for it backs off."""
+    scripts = hasten(folder / "on_hpc", lease_s=60.0)
+    return Round(folder / "w", judge, hpc_env={"scripts": scripts}, **PATIENT)
 
 
 def calm(here: Round) -> dict[str, Any]:
@@ -242,12 +303,36 @@ def judged(
         if number + 1 >= passes and here.judge.hit and not here.pilots():
             break
     here.judge.disarm()
+    return compared(here, expected)
+
+
+def compared(here: Round, expected: Mapping[str, Any]) -> list[str]:
+    """Make passes until all is quiet; return what is wrong then."""
     here.settle()
+    here.forget_beginnings()
     found = here.outcome()
     for key, value in expected.items():
         if found[key] != value:
             here.problems.append(f"{key}: {difference(value, found[key])}")
     return here.problems
+
+
+def stormy(here: Round, storm: Storm, expected: Mapping[str, Any]) -> list[str]:
+    """Make a round whose first passes are made in a storm; return what is wrong in the end."""
+    here.begin()
+    here.judge.storm(*storm[:4], everywhere=storm.everywhere)
+    for _ in range(storm.passes):
+        here.one_pass()
+        deadline = time.monotonic() + STORM_S
+        while here.pilots() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if here.is_quiet():
+            break
+    here.judge.disarm()
+    if storm.everywhere:
+        # What failed may have been one of Python's own files.
+        here.problems = [p for p in here.problems if "a traceback" not in p]
+    return compared(here, expected)
 
 
 def difference(wanted: Any, found: Any) -> str:
@@ -279,6 +364,20 @@ def choose(chance: random.Random, seen: Mapping[tuple[Role, Call], int]) -> Faul
         if chance.random() < 0.3:
             return Fault(role, EVERY_CALL, act, chance.randint(1, _total(seen, role)), 0, times)
     return Fault(role, call, act, chance.randint(1, number), error, times)
+
+
+def choose_storm(chance: random.Random) -> Storm:
+    """Choose a storm."""
+    roles = chance.choice([*AT_WORK, *AT_WORK, sum(AT_WORK, Role(0))])
+    two = chance.choice(list(ERRORS)) | chance.choice(list(ERRORS))
+    calls = chance.choice([LOOKING, LOOKING, MACHINE, EVERY_CALL, EVERY_CALL & ~LOOKING, two])
+    one_in = chance.choice([50, 100, 200, 300, 500, 1000])
+    if roles & Role.RUNNER and not roles & Role.SUBMITTER:
+        one_in //= chance.choice([1, 5])  # which makes few calls
+    if calls in (MACHINE, two):
+        one_in = chance.choice([2, 3, 5, 10, 30, 100])
+    seed = chance.randrange(1 << 30)
+    return Storm(roles, calls, one_in, seed, chance.random() < 0.25, chance.randint(2, 8))
 
 
 def _total(seen: Mapping[tuple[Role, Call], int], role: Role) -> int:

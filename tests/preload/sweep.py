@@ -1,7 +1,11 @@
-"""Rounds with random faults, as many as wanted: sweep.py FOLDER SEED ROUNDS [ROLES]."""
+"""Rounds with random faults, as many as wanted: sweep.py FOLDER SEED ROUNDS.
+
+Round N of a seed always has the same fault, so that one can be made again: SEED 1 --first N.
+"""
 
 from __future__ import annotations
 
+import argparse
 import random
 import shutil
 import sys
@@ -12,46 +16,81 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / name) for name in ("tests", "tools", "on_hpc")]
 
 from preload.library import Judge, Role, built  # noqa: E402
-from preload.rounds import Round, calls, calm, choose, disturbed  # noqa: E402
+from preload.rounds import (  # noqa: E402
+    Round,
+    calls,
+    calm,
+    choose,
+    choose_storm,
+    disturbed,
+    hastened,
+    stormy,
+)
 
 
-def sweep(folder: Path, seed: int, rounds: int, roles: Role) -> int:
+def make(root: Path, library: Path, *, storms: bool) -> Round:
+    """Make a new world."""
+    root.mkdir()
+    judge = Judge(library, root / "judge", root / "w")
+    return hastened(root, judge) if storms else Round(root / "w", judge)
+
+
+def sweep(options: argparse.Namespace) -> int:
     """Make so many rounds; print each that ends wrong, keep its world, and go on with a new one."""
+    folder, seed = options.folder, options.seed
     folder.mkdir(parents=True, exist_ok=True)
     library = built(folder)
-    wrong = hits = worlds = 0
+    wrong = hits = made = 0
     here = None
     began = time.monotonic()
-    for number in range(rounds):
+    for number in range(options.first, options.first + options.rounds):
+        if time.monotonic() - began > options.seconds:
+            break
         chance = random.Random(f"{seed}.{number}")
         if here is None:
-            worlds += 1
-            root = folder / f"world{seed}.{worlds}"
-            root.mkdir()
-            here = Round(root / "w", Judge(library, root / "judge", root / "w"))
+            here = make(folder / f"world{seed}.{number}", library, storms=options.storms)
             expected, seen = calm(here), calls(here)
-            seen = {k: v for k, v in seen.items() if k[0] & roles}
-        fault = choose(chance, seen)
-        problems = disturbed(here, fault, expected)
-        hit = here.judge.hit
-        hits += bool(hit)
+            seen = {k: v for k, v in seen.items() if k[0] & options.roles}
+        made += 1
+        if options.storms:
+            fault: object = choose_storm(chance)
+            problems = stormy(here, fault, expected)
+        else:
+            fault = choose(chance, seen)
+            problems = disturbed(here, fault, expected)
+        hits += bool(here.judge.hits)
+        if options.talk:
+            print(f"{seed}.{number} {fault} {here.judge.hits} hits: {here.judge.hit}", flush=True)
         if problems:
             wrong += 1
-            print(f"--- {seed}.{number} {here.root} {fault}\n    hit: {hit}", flush=True)
+            print(f"--- {seed}.{number} {here.root} {fault}\n    hit: {here.judge.hit}", flush=True)
             for problem in problems:
                 print("    " + problem.replace("\n", "\n        "), flush=True)
             here.end()
             here = None
-        elif number % 20 == 19:
-            took = (time.monotonic() - began) / (number + 1)
-            print(f"{number + 1} rounds, {hits} hit, {wrong} wrong, {took:.1f} s each", flush=True)
+        elif made % 20 == 0:
+            took = (time.monotonic() - began) / made
+            print(f"{made} rounds, {hits} hit, {wrong} wrong, {took:.1f} s each", flush=True)
     if here is not None:
         here.end()
         shutil.rmtree(here.root.parent)
-    print(f"seed {seed}: {rounds} rounds, {hits} hit, {wrong} wrong", flush=True)
+    print(f"seed {seed}: {made} rounds from {options.first}, {hits} hit, {wrong} wrong", flush=True)
     return wrong
 
 
+def main() -> int:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("rounds", type=int)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first round")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no round after so long")
+    parser.add_argument("--storms", action="store_true", help="many faults in each round")
+    parser.add_argument("--talk", action="store_true", help="print each round")
+    parser.add_argument("--roles", type=lambda text: Role(int(text)), default=Role(63))
+    return bool(sweep(parser.parse_args()))
+
+
 if __name__ == "__main__":
-    roles = Role(int(sys.argv[4])) if len(sys.argv) > 4 else Role(31)
-    sys.exit(bool(sweep(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), roles)))
+    sys.exit(main())
