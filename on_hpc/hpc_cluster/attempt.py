@@ -419,14 +419,15 @@ class Attempt:
     def _collect(self) -> None:
         """Write the result; in a thread where that may take a while."""
         self._failure = None
-        remains = self._process is not None and self._process.remains()
-        if not remains and result.is_quickly_written(self._ending):
-            try:
+        try:
+            remains = self._process is not None and self._process.remains()
+            if not remains and result.is_quickly_written(self._ending):
                 self._write_result()
-            except Exception as error:  # whatever it is, the job must not be stuck
-                self._failure = error
-        else:
-            self._do(self._write_big_result)
+                return
+        except Exception as error:  # whatever it is, the job must not be stuck
+            self._failure = error
+            return
+        self._do(self._write_big_result)
 
     def _write_big_result(self) -> None:
         """Write the result, and what is large to the disk already: nobody else waits for that."""
@@ -474,7 +475,11 @@ class Attempt:
             self._busy = False
             self._context.wake()
 
-        threading.Thread(target=work, daemon=True).start()
+        try:
+            threading.Thread(target=work, daemon=True).start()
+        except RuntimeError as error:
+            # RACE: none; the machine has no room for a thread now.
+            self._failure, self._busy = OSError(errno.EAGAIN, str(error)), False
 
 
 def _signal(number: int) -> str:

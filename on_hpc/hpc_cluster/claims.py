@@ -91,7 +91,12 @@ class Claims:
             if not self._fits(ticket):
                 self._left += 1
                 continue
-            ours = self._spool.claim(ticket, self._pilot)
+            try:
+                ours = self._spool.claim(ticket, self._pilot)
+            except OSError:
+                if taken:
+                    break  # those are to be begun; the next look meets the error again
+                raise
             if ours is None:
                 continue  # RACE: another pilot was faster
             self.claimed += 1

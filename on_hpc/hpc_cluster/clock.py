@@ -38,13 +38,14 @@ def boot() -> str:
 def process_start(pid: int) -> Optional[int]:
     """Return when a process of this node began (ticks since boot); None when it is not alive.
 
-    A zombie is not alive: it only waits for somebody to read its status.
+    A zombie is not alive: it only waits for somebody to read its status. Raises OSError when the
+    system does not say: a table that is full is no death.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The second field is the program's name in brackets and may hold anything.
             fields = file.read().rpartition(b")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 

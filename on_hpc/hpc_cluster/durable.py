@@ -126,10 +126,17 @@ def _sync_in_threads(sync: Callable[[Path], None], paths: Sequence[Path]) -> Non
         except OSError as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(paths[i::FEW],)) for i in range(FEW)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
+    parts = [paths[i::FEW] for i in range(FEW)]
+    threads = [threading.Thread(target=work, args=(part,)) for part in parts]
+    begun = []
+    for thread, part in zip(threads, parts):
+        try:
+            thread.start()
+            begun.append(thread)
+        except RuntimeError:
+            # RACE: none; the machine has no room for a thread now.
+            work(part)
+    for thread in begun:
         thread.join()
     if failures:
         raise failures[0]

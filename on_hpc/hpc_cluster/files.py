@@ -32,6 +32,7 @@ PASSING = (
     errno.ENOMEM,
     errno.EAGAIN,
     errno.EINTR,
+    errno.EMLINK,
     errno.ENOLCK,
     errno.ETIMEDOUT,
     errno.ENOTCONN,

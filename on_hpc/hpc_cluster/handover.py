@@ -7,7 +7,7 @@ that. Batches keep a distance, so that many short jobs share one, and a single o
 """
 
 import threading
-from typing import Callable, List, NamedTuple, Optional, Sequence, Union
+from typing import Callable, List, NamedTuple, Optional, Sequence, Set, Union
 
 from hpc_cluster import clock, durable
 from hpc_cluster.attempt import Attempt
@@ -54,6 +54,10 @@ class Handover:
         """Return how many attempts are not through."""
         return len(self._waiting) + len(self._batch)
 
+    def tickets(self) -> Set[str]:
+        """Return the names of the tickets of those that are not through."""
+        return {attempt.ticket.name for attempt in self._waiting + self._batch}
+
     def add(self, attempt: Attempt) -> None:
         """Take an attempt whose result is written."""
         self._waiting.append(attempt)
@@ -73,7 +77,13 @@ class Handover:
             return begin_at - now
         self._batch, self._waiting, self._began = self._waiting, [], now
         given = [attempt for attempt in beside if attempt.given]
-        threading.Thread(target=self._work, args=(list(self._batch), given), daemon=True).start()
+        work = threading.Thread(target=self._work, args=(list(self._batch), given), daemon=True)
+        try:
+            work.start()
+        except RuntimeError:
+            # RACE: none; the machine has no room for a thread now.
+            self._waiting, self._batch, self._again_at = self._batch, [], now + AGAIN_S
+            return AGAIN_S
         return float("inf")
 
     def ended(self) -> List[Handed]:

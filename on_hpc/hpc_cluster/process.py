@@ -61,7 +61,7 @@ class Process:
             )
         finally:
             for stream in streams:
-                files.close(stream)
+                _let_go(stream)
         self.group = self._process.pid
         """The number of its process group, which is its own."""
         guard.tell(f"+{self.group}")
@@ -105,3 +105,11 @@ class Process:
     def _over(self, rc: int) -> None:
         self._guard.tell(f"-{self.group}")
         self.rc, self._ended = rc, clock.monotonic()
+
+
+def _let_go(stream: int) -> None:
+    """Close our own descriptor of a stream, into which the job alone writes."""
+    try:
+        files.close(stream)
+    except OSError:
+        return  # it is closed; what the disk has to say is said of the job's results

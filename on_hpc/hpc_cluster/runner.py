@@ -272,11 +272,16 @@ class Runner:
         if now < self._list_at:
             return
         self._list_at = now + self.options.beat
-        listed = {t.name for t in self.spool.tickets("running")}
+        listed = {t.name: t for t in self.spool.tickets("running")}
         for attempt in self.attempts:
             attempt.misses = 0 if attempt.ticket.name in listed else attempt.misses + 1
             if attempt.misses >= MISSES:
                 attempt.lose()
+        known = {attempt.ticket.name for attempt in self.attempts} | self.handover.tickets()
+        for ticket in [t for t in listed.values() if t.pilot == self.options.pilot]:
+            if ticket.name not in known:
+                # A claim that was done and reported as failed, or one that it took for lost.
+                log(f"release {ticket.name}: {self.spool.release(ticket, 1 << 30)}")
         if self._slot is not None:
             held = files.exists(self.spool.path("slots", str(self._slot), self.options.pilot))
             self._slot_misses = 0 if held else self._slot_misses + 1

@@ -80,7 +80,12 @@ def _converse(args: argparse.Namespace) -> int:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    channel = Channel(reader, writer)
+    try:
+        channel = Channel(reader, writer)
+    except RuntimeError as error:
+        # RACE: none; the machine has no room for a thread now.
+        print(f"hpc_session: {error}", file=sys.stderr)
+        return EXIT_FAILED
     try:
         try:
             spool, made = _begin(args)

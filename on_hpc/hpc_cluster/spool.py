@@ -42,6 +42,17 @@ LISTED = ("incoming", "ready", "running", "ready", "done")
 """The order of a census: a job that moves forward meanwhile is rather seen twice than missed."""
 
 
+ADVICE = {
+    errno.ENOENT: "its parent folder does not exist: make it, or correct the path",
+    errno.ENOTDIR: "it, or a part of its path, is no folder: correct the path",
+    errno.EACCES: "permission denied: give a folder that this account owns",
+    errno.EPERM: "not permitted: give a folder that this account owns",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOSPC: "no space is left there",
+    errno.EDQUOT: "the quota is used up there",
+}
+"""What an operator is told of a workspace that cannot be made."""
+
 DRAFTS = {
     "": re.compile(r"PROTOCOL\.[0-9a-f]{8}\.new"),
     "slots": re.compile(r"[0-9]+\.[0-9a-f]{16}"),
@@ -143,6 +154,8 @@ class Spool:
                 f".{os.urandom(4).hex()}.new",
             )
         except OSError as error:
+            if error.errno in files.PASSING and error.errno not in ADVICE:
+                raise
             raise _unusable(spool.workspace, error) from error
         return cls.open(workspace), True
 
@@ -488,13 +501,5 @@ def _delete(path: bytes, go_on: Callable[[], bool]) -> bool:
 
 def _unusable(workspace: str, error: OSError) -> WorkspaceError:
     """Return what to tell the operator when the file system refuses."""
-    advice = {
-        errno.ENOENT: "its parent folder does not exist: make it, or correct the path",
-        errno.ENOTDIR: "it, or a part of its path, is no folder: correct the path",
-        errno.EACCES: "permission denied: give a folder that this account owns",
-        errno.EPERM: "not permitted: give a folder that this account owns",
-        errno.EROFS: "the file system is read-only",
-        errno.ENOSPC: "no space is left there",
-        errno.EDQUOT: "the quota is used up there",
-    }.get(error.errno or 0, str(error))
+    advice = ADVICE.get(error.errno or 0, str(error))
     return WorkspaceError(f"the workspace {workspace} cannot be used: {advice}")

@@ -73,10 +73,14 @@ class Verbs:
     def tidy(self, go_on: Callable[[], bool]) -> None:
         """Delete what requests have moved to trash, while `go_on` says so, for TRASH_S at most."""
         deadline = clock.monotonic() + TRASH_S
-        if self._littered:
+        if not self._littered:
+            return
+        try:
             self._littered = not self._spool.empty_trash(
                 lambda: go_on() and clock.monotonic() < deadline
             )
+        except OSError:
+            return  # it is tried again behind the next request, and by the daily sweep
 
     # ---- looking -----------------------------------------------------------------------------
 

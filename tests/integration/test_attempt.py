@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +13,8 @@ from pathlib import Path
 import pytest
 from workshop import SESSION, Workshop, wait_until
 
-from hpc_cluster import files
-from hpc_cluster.attempt import Attempt, Context
+from hpc_cluster import clock, effects, files
+from hpc_cluster.attempt import AGAIN_S, Attempt, Context
 from hpc_cluster.guard import Guard
 from hpc_cluster.walltime import Walltime
 from hpc_cluster.work import QUICK_BYTES
@@ -137,3 +139,71 @@ def test_a_start_that_another_pilot_has_begun_is_left_alone(shop: Workshop, guar
     assert files.names(other) == ["stdout"]
     assert files.read_bytes(files.join(other, "stdout")) == b"its own"
     assert files.read_bytes(spool.path("jobs", job, "a2", "stdout")) == b"mine\n"
+
+
+def ended(shop: Workshop, guard: Guard) -> Attempt:
+    """Have a job run to its end; nothing is collected."""
+    attempt = begun(shop, guard)
+
+    def is_over() -> bool:
+        attempt.step(alone=True)
+        return attempt.phase == "ended"
+
+    wait_until(is_over)
+    return attempt
+
+
+def test_streams_that_cannot_be_looked_at_are_no_result(
+    shop: Workshop, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that counts as written has written its result."""
+    job = shop.job("#!/bin/sh\necho x > out\n", outputs=["out"])
+    attempt = ended(shop, guard)
+    lstat = os.lstat
+
+    def failing(path: bytes) -> os.stat_result:
+        if os.fspath(path).endswith(b"/stdout"):
+            raise OSError(errno.EIO, "Input/output error")
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", failing)
+    attempt.collect()
+    assert attempt.phase == "collecting" and attempt.outcome is None
+    monkeypatch.setattr(os, "lstat", lstat)
+    now = time.monotonic()
+    monkeypatch.setattr(clock, "monotonic", lambda: now + AGAIN_S)
+    attempt.collect()
+    attempt.collect()
+    assert attempt.phase == "written" and shop.result(job)["kind"] == "ok"
+
+
+def test_a_thread_that_cannot_be_had_costs_no_job(
+    shop: Workshop, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = b"x" * (QUICK_BYTES + 1)
+    shop.job("#!/bin/sh\n", inputs=[("in", big)])
+
+    def full(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    attempt = begun(shop, guard)
+    attempt.step(alone=True)
+    assert attempt.outcome is not None and attempt.outcome.verb == "unclaim"
+
+
+def test_a_job_runs_though_its_streams_cannot_be_closed_here(
+    shop: Workshop, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is started by then, and nobody would wait for it any more."""
+    shop.job("#!/bin/sh\n")
+    close = effects.close
+
+    def failing(descriptor: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        close(descriptor)
+        if name.endswith(("stdout", "stderr")):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(effects, "close", failing)
+    assert ended(shop, guard).kind == "ok"

@@ -179,7 +179,8 @@ class Round(World):
         try:
             node = yaml.safe_load(path.read_bytes())["job"]
             node["outputs"] = {key: sorted(output) for key, output in node["outputs"].items()}
-            return {k: v for k, v in node.items() if k not in VARYING}
+            late = ("message", "rc") if node["reason"] == "cancelled" else ()
+            return {k: v for k, v in node.items() if k not in (*VARYING, *late)}
         except (yaml.YAMLError, KeyError, TypeError) as error:
             self.problems.append(f"a partial answer: {path.name}: {error}")
             return {}

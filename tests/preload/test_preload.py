@@ -58,6 +58,12 @@ ONCE_WRONG = {
     "two passes in a row that cannot count themselves": Fault(
         SUBMITTER, Call.WRITE, Act.FAIL, 1, errno.EIO, LASTING, "dropbox/.hpc_batch/instance"
     ),
+    "streams that cannot be looked at once their job has ended": Fault(
+        RUNNER, Call.STAT, Act.FAIL, 1, errno.EIO, 2, "workspace/jobs/*/a1/stdout"
+    ),
+    "a job's folder that has too many links now": Fault(
+        RUNNER, Call.MKDIR, Act.FAIL, 1, errno.EMLINK, 3, "workspace/jobs/*/a1*"
+    ),
 }
 """Where something was lost, answered with an error, or left behind."""
 

@@ -1,11 +1,12 @@
 """Which job a pilot claims next, and how many pilots are wanted."""
 
+import errno
 import os
 
 import pytest
 from workshop import INSTANCE, SESSION, Workshop
 
-from hpc_cluster import demand, files
+from hpc_cluster import demand, effects, files
 from hpc_cluster.claims import Claims, Pace, take_turns
 from hpc_cluster.lookout import Seen
 from hpc_cluster.policy import Policy
@@ -29,6 +30,23 @@ def claims(shop, walltime_s=None, pilot=P):
 
 def jobs_of(tickets):
     return [ticket.job for ticket in tickets]
+
+
+def test_a_claim_that_fails_after_others_loses_none_of_them(shop, monkeypatch):
+    """They are in running/ in the pilot's name, and nobody else would ever begin them."""
+    wanted = [shop.job("") for _ in range(3)]
+    rename, calls = effects.rename, []
+
+    def failing(source, target):
+        calls.append(target)
+        if len(calls) == 3:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(effects, "rename", failing)
+    mine = claims(shop)
+    assert jobs_of(mine.claim(3, alone=True)) == wanted[:2]
+    assert jobs_of(mine.claim(1, alone=False)) == wanted[2:]
 
 
 # ---- turns ---------------------------------------------------------------------------------------

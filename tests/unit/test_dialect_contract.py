@@ -5,6 +5,7 @@ whole, cut and damaged. The names in them are made those of pilots. The second h
 commands against fake batch systems on PATH that really start what they are given, and lie.
 """
 
+import errno
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import pytest
 from workshop import wait_until
 
 from hpc_cluster import batch, clock
-from hpc_cluster.batch import ENDED, QUEUED, RUNNING, UNKNOWN, Captured, nonce
+from hpc_cluster.batch import ENDED, QUEUED, RUNNING, UNKNOWN, Captured, local, nonce
 
 TESTS = Path(__file__).parent.parent
 P, Q, R = "0123456789abcdef", "f" * 16, "0" * 16
@@ -553,6 +554,29 @@ def test_silence_is_an_empty_list_only_where_the_system_is_silent_about_one(syst
 def test_garbage_is_not_a_pilot(system):
     for text in ("\ufffd\x00\x01\n", "<?xml version='1.0'?>\n<job_info>\n", "a^b|c\n", "0\n"):
         assert not batch.dialect(system).listed(Captured(0, text, ""))
+
+
+def test_a_pilot_may_have_been_started_by_a_program_that_was_killed():
+    for rc, text in ((-9, ""), (0, "")):
+        assert isinstance(batch.dialect("local").submitted(Captured(rc, text, "")), batch.Unclear)
+
+
+def test_a_table_of_files_that_is_full_is_no_death(monkeypatch):
+    known = local.native_id(os.getpid())
+
+    def full(*args, **keys):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def say(what):
+        with monkeypatch.context() as machine:
+            machine.setattr("builtins.open", what)
+            return local.main(["list", f"{'a' * 16}={known}"])
+
+    boot = clock.boot()
+    monkeypatch.setattr(clock, "boot", lambda: boot)
+    assert say(open) == 0
+    with pytest.raises(OSError, match="Too many"):
+        say(full)
 
 
 # ---- running -------------------------------------------------------------------------------------

@@ -189,3 +189,19 @@ def test_what_is_given_up_comes_back_and_nothing_begins_any_more(shop, over):
     ours.add(Written(shop))
     assert ours.begin([]) == float("inf")
     assert len(ours.give_up()) == 1 and len(ours) == 0
+
+
+def test_a_thread_that_cannot_be_had_is_asked_for_again(shop, over, monkeypatch):
+    ours, attempt = Handover(shop.spool, over.set), Written(shop)
+    ours.add(attempt)
+
+    def full(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as machine:
+        machine.setattr(threading.Thread, "start", full)
+        assert 0 < ours.begin([]) <= handover.AGAIN_S
+    assert ours.tickets() == {attempt.ticket.name} and ours.ended() == []
+    now = handover.clock.monotonic()
+    monkeypatch.setattr(handover.clock, "monotonic", lambda: now + handover.AGAIN_S)
+    assert [one.ours for one in through(ours, over)] == [True]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpc_cluster import clock, files, pilot, slots
+from hpc_cluster.handover import Handover
 from hpc_cluster.runner import Options, Runner
 from hpc_cluster.spool import Spool
 from hpc_cluster.ticket import Ticket
@@ -54,6 +55,7 @@ class Bench:
         self.runner = Runner(options)
         self.runner.attempts = [self.claimed]  # type: ignore[list-item]
         self.runner._slot = 0
+        self.runner.handover = Handover(self.spool, lambda: None)
         self.now = 1000.0
         patch.setattr(clock, "monotonic", lambda: self.now)
 
@@ -88,6 +90,24 @@ def test_a_job_is_lost_after_three_listings_in_a_row_without_its_ticket(bench: B
     assert not bench.claimed.lost
     bench.look()
     assert bench.claimed.lost
+
+
+def test_a_claim_that_was_done_and_reported_as_failed_is_given_back(bench: Bench) -> None:
+    """Else its job would wait until this pilot is dead, and count a crash then."""
+    other = JOB[:-1] + "0"
+    bench.spool.begin_all([other], S)
+    bench.spool.publish_all([(other, S)])
+    assert bench.spool.claim(Ticket("ready", other), P) is not None
+    bench.look()
+    assert [(t.job, t.starts, t.crashes) for t in bench.spool.tickets("ready")] == [(other, 1, 0)]
+    assert [t.job for t in bench.spool.tickets("running")] == [JOB]
+
+
+def test_what_waits_to_be_handed_over_is_not_given_back(bench: Bench) -> None:
+    bench.runner.attempts = []
+    bench.runner.handover.add(bench.claimed)  # type: ignore[arg-type]
+    bench.look()
+    assert [t.job for t in bench.spool.tickets("running")] == [JOB]
 
 
 def test_several_looks_within_a_heartbeat_are_one(bench: Bench) -> None:

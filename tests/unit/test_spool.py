@@ -1,5 +1,6 @@
 """The spool: every verb on real folders."""
 
+import errno
 import os
 import stat
 import threading
@@ -89,6 +90,18 @@ def test_what_is_no_workspace_is_not_opened(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkspaceError, match="cannot be used"):
         Spool.make(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("name", ["lstat", "mkdir"])
+def test_a_file_server_that_fails_for_now_is_no_wrong_workspace(tmp_path, monkeypatch, name):
+    def failing(*args):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, name, failing)
+        with pytest.raises(OSError, match="Stale"):
+            Spool.make(str(tmp_path / "w"))
+    assert Spool.make(str(tmp_path / "w"))[1]
 
 
 def test_a_missing_folder_is_an_error_and_not_an_empty_list(spool):

@@ -62,6 +62,8 @@ class Local(Dialect):
             return Unclear("starting the pilot took too long")
         if captured.rc == 0 and len(words) == 1:
             return Submitted(words[0])
+        if captured.rc <= 0:
+            return Unclear("starting the pilot was interrupted")
         return Refused(last_lines(captured.stderr) or "the pilot could not be started")
 
     def query(self, wanted: Sequence[Wanted]) -> Command:
@@ -98,7 +100,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     lines = []
     for pilot, _, known in [word.partition("=") for word in words[1:]]:
         if known.endswith("." + clock.boot()):
-            alive = native_id(int(known.split(".")[0])) == known
+            pid = int(known.split(".")[0])
+            alive = known.startswith(f"{pid}.{clock.process_start(pid)}.")
             lines.append(f"{pilot} {known} {RUNNING if alive else ENDED}")
         elif not known:
             lines += [f"{pilot} {found} {RUNNING}" for found in _search(pilot)]
@@ -127,9 +130,12 @@ def _start(pilot: str, log: bytes, text: bytes) -> int:
         )
     finally:
         files.close(output)
-    print(native_id(process.pid) or f"{process.pid}.0.{clock.boot()}")
     # It is meant to outlive us; Popen would warn that nobody waits for it.
     process.returncode = 0
+    try:
+        print(native_id(process.pid) or f"{process.pid}.0.{clock.boot()}")
+    except OSError as error:
+        print(error, file=sys.stderr)  # it is looked for by its name
     return 0
 
 
