@@ -48,6 +48,10 @@ TRIES = 6
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
+NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Errors of a start of which it is certain that no process was begun, as of those that name the
+program or a folder."""
+
 REMAINS_S = 5.0
 """How long to wait until the processes that a job left behind are gone after SIGKILL."""
 
@@ -315,9 +319,9 @@ class Attempt:
     def _cannot(self, failure: BaseException) -> None:
         """A job that cannot be started is given back or answered, never stuck."""
         if isinstance(failure, OSError) and failure.errno in NOT_THE_JOB:
-            self._unmake()
             words = f"cannot prepare {self.ticket.job}: {failure.strerror}"
             self.outcome = Outcome("unclaim", trouble=words)
+            self._unmake()
         elif isinstance(failure, Taken):
             self.outcome = Outcome("release")
         elif isinstance(failure, (CannotStart, DescriptionError)):
@@ -338,8 +342,13 @@ class Attempt:
         try:
             self._process = Process(self._folder, script, environment, self._context.guard)
         except OSError as error:
-            if error.errno in NOT_THE_JOB:
+            if error.errno in NO_ROOM or (error.errno in NOT_THE_JOB and error.filename):
                 raise
+            if error.errno in NOT_THE_JOB:
+                # It may run, and nobody knows its number: this folder is left to it.
+                words = f"cannot start {self.ticket.job}: {error.strerror}"
+                self.outcome = Outcome("release", trouble=words)
+                return
             words = f"the script cannot be started by {interpreter(script)}: {error.strerror}"
             self._ended("fail", "exit_code", words)
             return

@@ -139,7 +139,10 @@ def rmtree(path: Path) -> None:
     """Remove a folder and all in it, as far as that goes: the one effect of many calls."""
     import shutil  # most processes need it never, and all pay for what they load
 
-    shutil.rmtree(path, ignore_errors=True)
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+    except OSError:
+        return  # it closes a folder again whose closing failed
 
 
 # ---- other processes -------------------------------------------------------------------------

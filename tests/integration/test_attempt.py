@@ -192,6 +192,54 @@ def test_a_thread_that_cannot_be_had_costs_no_job(
     assert attempt.outcome is not None and attempt.outcome.verb == "unclaim"
 
 
+@pytest.mark.parametrize(
+    ("code", "filename", "verb"),
+    [
+        (errno.EAGAIN, None, "unclaim"),  # fork
+        (errno.EIO, "job.sh", "unclaim"),  # exec
+        (errno.EIO, None, "release"),  # whatever comes after them
+    ],
+)
+def test_only_a_start_that_surely_began_nothing_is_made_again_in_the_same_folder(
+    shop: Workshop,
+    guard: Guard,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    filename: str | None,
+    verb: str,
+) -> None:
+    def failing(*args: object, **options: object) -> None:
+        raise OSError(code, os.strerror(code), filename)
+
+    monkeypatch.setattr(effects, "start", failing)
+    job = shop.job("#!/bin/sh\n")
+    attempt = begun(shop, guard)
+    attempt.step(alone=True)
+    assert attempt.outcome is not None and attempt.outcome.verb == verb
+    assert files.exists(shop.spool.attempt_folder(job, 1)) == (verb == "release")
+
+
+def test_a_folder_that_cannot_be_removed_is_no_reason_to_start_without_a_script(
+    shop: Workshop, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: object, **options: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def closing(path: bytes) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    shop.job("#!/bin/sh\n")
+    with monkeypatch.context() as machine:
+        machine.setattr(effects, "start", failing)
+        machine.setattr(effects, "rmtree", closing)
+        attempt = begun(shop, guard)
+        with pytest.raises(OSError, match="Bad file"):
+            attempt.step(alone=True)
+    attempt.step(alone=True)
+    assert attempt.phase == "preparing"
+    assert attempt.outcome is not None and attempt.outcome.verb == "unclaim"
+
+
 def test_a_job_runs_though_its_streams_cannot_be_closed_here(
     shop: Workshop, guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

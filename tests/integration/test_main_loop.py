@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -13,7 +14,7 @@ import yaml
 from desk import NAMES, making
 from world import World, world
 
-from hpc_cluster import files
+from hpc_cluster import effects, files
 
 
 @pytest.fixture
@@ -329,6 +330,39 @@ def test_a_cancelled_job_is_answered_with_its_own_words_after_half_a_check(tmp_p
         assert answer["args"] == {"words": name}
         assert answer["job"]["reason"] == "cancelled"
         assert "drop" not in answer["job"]
+
+
+def test_a_job_that_was_checked_is_not_checked_again_where_that_was_reported_as_failed(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its script is written in place, and was empty in the end."""
+    targets = [here.drop_copy(name, name) for name in ("one", "two")]
+    rename, opened, lied = effects.rename, effects.open, []
+
+    def lying(source: bytes, target: bytes) -> None:
+        rename(source, target)
+        name = os.fsdecode(target)
+        if name.endswith("record.json") and b'"STAGING"' in files.read_bytes(target):
+            lied.append(target)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def emptying(path: str, flags: int, mode: int = 0o600) -> int:
+        descriptor = opened(path, flags, mode)
+        if lied and os.fsdecode(path).endswith("/script"):
+            os.close(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return descriptor
+
+    with monkeypatch.context() as disk:
+        disk.setattr(effects, "rename", lying)
+        disk.setattr(effects, "open", emptying)
+        here.sweep()
+    assert lied
+    assert {n: node["status"] for n, node in here.until("one", "two").items()} == {
+        "one": "ok",
+        "two": "ok",
+    }
+    assert [target.read_text() for target in targets] == ["one", "two"]
 
 
 def test_a_file_of_many_jobs_is_stored_once_and_the_store_is_counted(here: World) -> None:

@@ -66,6 +66,22 @@ def test_a_drop_is_in_the_dropbox_or_ours_and_never_lost(
             return
 
 
+def test_a_record_that_could_not_be_saved_is_what_stands_on_the_disk(
+    desks: Callable[[str], Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass goes on after an error, and must not do again what it has written down as done."""
+    kernel = Kernel(monkeypatch)
+    for at in points():
+        desk = desks(str(at))
+        desk.take()
+        happened = kernel.lies(at, desk.decide)
+        known = {r.id: r.phase for r in desk.records}
+        desk.again()
+        assert {r.id: r.phase for r in desk.records} == known
+        if not happened:
+            return
+
+
 @pytest.mark.parametrize("fault", ["kills", "lies"])
 def test_an_answer_comes_out_once_and_whole(
     desks: Callable[[str], Desk], monkeypatch: pytest.MonkeyPatch, fault: str

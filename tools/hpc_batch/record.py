@@ -147,6 +147,10 @@ def new_id(instance: str) -> str:
     return f"{instance}-{int(time.time() * 1000):011x}-{os.urandom(8).hex()}"
 
 
+NO_RECORD = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+"""What is raised by a document that is no record."""
+
+
 class Records:
     """All records of one state folder, in memory and on disk."""
 
@@ -175,7 +179,7 @@ class Records:
             return None
         try:
             return _record(data)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except NO_RECORD as error:
             self.damaged[job] = f"it is no record: {type(error).__name__}: {error}"
             return None
 
@@ -226,17 +230,30 @@ class Records:
         """Replace records durably as one batch.
 
         `beside` maps "J/NAME" to bytes, or to a value that is written as JSON: files that must be
-        durable before the new phases are.
+        durable before the new phases are. What fails may have entered its phase all the same: then
+        what stands on the disk counts here as well.
         """
         batch = list(records)
         if beside:
             files.replace_all([self._content(name, value) for name, value in beside.items()])
-        files.replace_all(
-            [(self.path(r.id, "record.json"), files.to_json(r.document())) for r in batch]
-        )
+        try:
+            files.replace_all(
+                [(self.path(r.id, "record.json"), files.to_json(r.document())) for r in batch]
+            )
+        except OSError:
+            for record in batch:
+                self._reload(record.id)
+            raise
         for record in batch:
             self._records[record.id] = record
         self._sorted = None
+
+    def _reload(self, job: str) -> None:
+        """Read a record again; one that cannot be read is left to the next pass."""
+        self._sorted = None
+        self._records.pop(job, None)
+        with contextlib.suppress(OSError, *NO_RECORD):
+            self._records[job] = _record(files.read_json(self.path(job, "record.json")))
 
     def furnish(self, beside: Mapping[str, Any]) -> None:
         """Write files beside records whose phases do not count on them yet, durably as one batch.

@@ -300,8 +300,10 @@ class Pass:
             if isinstance(error, RemoteError) and not alone:
                 self.access.lost(error)
             elif len(batch) > 1:
-                for record in batch:
-                    self._act(step, [record])
+                # What was done for some may have been written down before it failed for others.
+                for record in [self.records[r.id] for r in batch if r.id in self.records]:
+                    if self._next(record) == step:
+                        self._act(step, [record])
             else:
                 self._stumbled(step, batch[0], error)
 
