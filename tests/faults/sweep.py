@@ -2,14 +2,14 @@
 
     PYTHONPATH=tools:on_hpc:tests python -m faults.sweep [--scenario NAME]... [--sample N]
         [--pairs N] [--kinds REGEX] [--roles REGEX] [--effects REGEX] [--paths REGEX]
-        [--seed N] [--folder DIR]
+        [--seed N] [--part K/N] [--folder DIR]
         [ROLE:EFFECT:NUMBER:KIND...]
 
 The effects are those of an undisturbed run. Without --sample every point is tried; with it, so many
-of each scenario. --pairs adds so many pairs, -1 all of them: any fault, and then a kill of whatever
-process makes the M-th effect after it. One line is printed for each violation, and at the end how
-many points were tried, by scenario and kind of fault. Faults that are named are one run of their
-own, to see one again.
+of each scenario; with --part 3/40, the third of forty parts. --pairs adds so many pairs, -1 all of
+them: any fault, and then a kill of whatever process makes the M-th effect after it. One line is
+printed for each violation, and at the end how many points were tried, by scenario and kind of
+fault. Faults that are named are one run of their own, to see one again.
 """
 
 from __future__ import annotations
@@ -167,6 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--effects", default=".*")
     parser.add_argument("--paths", default=".*")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--part", default="1/1")
     parser.add_argument("--folder", type=Path)
     args = parser.parse_args(argv)
     folder = args.folder or Path(tempfile.mkdtemp(prefix="hpc_batch-faults-", dir=_fast()))
@@ -211,10 +212,11 @@ def _wanted(
     sweep: Sweep, args: argparse.Namespace, draw: random.Random
 ) -> Iterator[tuple[Fault, ...]]:
     if args.fault:
-        parts = [text.split(":") for text in args.fault]
-        yield tuple(Fault(role, name, int(n), kind) for role, name, n, kind in parts)
+        named = [text.split(":") for text in args.fault]
+        yield tuple(Fault(role, name, int(n), kind) for role, name, n, kind in named)
         return
-    points = sweep.points(args.kinds, args.roles, args.effects, args.paths)
+    part, parts = map(int, args.part.split("/"))
+    points = sweep.points(args.kinds, args.roles, args.effects, args.paths)[part - 1 :: parts]
     chosen = points if not args.sample else draw.sample(points, min(args.sample, len(points)))
     for fault in chosen:
         yield (fault,)
