@@ -51,7 +51,7 @@ def sweep(options: argparse.Namespace) -> int:
             here = make(folder / f"world{seed}.{number}", library, storms=options.storms)
             expected, seen = calm(here), calls(here)
             seen = {k: v for k, v in seen.items() if k[0] & options.roles}
-        made += 1
+        made, round_began = made + 1, time.monotonic()
         if options.storms:
             fault: object = choose_storm(chance)
             problems = stormy(here, fault, expected)
@@ -60,7 +60,9 @@ def sweep(options: argparse.Namespace) -> int:
             problems = disturbed(here, fault, expected)
         hits += bool(here.judge.hits)
         if options.talk:
-            print(f"{seed}.{number} {fault} {here.judge.hits} hits: {here.judge.hit}", flush=True)
+            took = time.monotonic() - round_began
+            hit = f"{here.judge.hits} hits: {here.judge.hit}"
+            print(f"{seed}.{number} {fault} {took:.0f} s, {hit}", flush=True)
         if problems:
             wrong += 1
             print(f"--- {seed}.{number} {here.root} {fault}\n    hit: {here.judge.hit}", flush=True)

@@ -97,3 +97,12 @@ def test_a_client_that_cannot_write_says_so_and_leaves_nothing(here: Round, code
         assert here.judge.hit
         here.judge.disarm()
         assert hidden(here) == before
+
+
+def test_a_drop_that_was_made_is_not_called_a_failure(here: Round) -> None:
+    """Who is told that it failed drops the job once more."""
+    here.judge.arm(Role.CLIENT, Call.RENAME, Act.DONE_BUT_ERROR, 1, errno.EIO, where="dropbox*")
+    assert submit(here, "made") == 0
+    assert here.judge.hit
+    here.judge.disarm()
+    assert (here.dropbox / "made.job").exists()

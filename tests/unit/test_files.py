@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,23 @@ def test_many_new_files_have_durable_names_on_every_file_system(
     monkeypatch.setattr(effects, "fsync", fsync)
     files.write_all_new([(files.join(str(tmp_path), str(n)), b"x") for n in range(durable.FEW + 1)])
     assert folders == ([] if whole else [str(tmp_path)])
+
+
+def test_without_room_for_threads_files_are_made_durable_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [files.join(str(tmp_path), str(n)) for n in range(durable.FEW + 1)]
+    for path in paths:
+        files.write_new(path, b"x")
+    synced: list[str] = []
+    monkeypatch.setattr(durable, "_can_syncfs", lambda device: False)
+    monkeypatch.setattr(
+        effects, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+    )
+
+    def full(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    durable.sync_files(paths)
+    assert sorted(synced) == [os.fsdecode(path) for path in paths]

@@ -376,13 +376,24 @@ def _rename_anew(source: Path, target: Path) -> None:
     """
     if _renameat2 is not None:
         here, no_replace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE (renameat2(2))
+        ours = os.lstat(source)
         if _renameat2(here, os.fsencode(source), here, os.fsencode(target), no_replace) == 0:
             return
         code = ctypes.get_errno()
+        if code != errno.EEXIST and _is_there(target, ours):
+            return  # RACE: a network file system may have renamed and still report an error.
         if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
             raise OSError(code, os.strerror(code), str(source), None, str(target))
     os.link(source, target, follow_symlinks=False)
     _unlink(source)
+
+
+def _is_there(path: Path, file: os.stat_result) -> bool:
+    """Tell whether a name is that of a file, as far as that can be told."""
+    try:
+        return os.path.samestat(os.lstat(path), file)
+    except OSError:
+        return False
 
 
 def _load_renameat2() -> Any:
