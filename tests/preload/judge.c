@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -36,8 +37,8 @@
 enum { OPEN_READ = 1, OPEN_WRITE = 2, READ = 4, WRITE = 8, SYNC = 16, RENAME = 32, LINK = 64,
        UNLINK = 128, MKDIR = 256, RMDIR = 512, CLOSE = 1024, TRUNCATE = 2048, ALLOCATE = 4096,
        STAT = 8192, LIST = 16384, FORK = 32768, MODE = 65536, EXEC = 131072, THREAD = 262144,
-       PIPE = 524288, LOCK = 1048576 };
-enum { CLASSES = 21, ROLES = 7, CODES = 8 };
+       PIPE = 524288, LOCK = 1048576, NET = 2097152 };
+enum { CLASSES = 22, ROLES = 7, CODES = 8 };
 enum { KILL_BEFORE = 1, KILL_AFTER, FAIL, DONE_BUT_ERROR, SHORT, HIDE };
 enum { SUBMITTER = 1, SESSION = 2, RUNNER = 4, CLIENT = 8, LOCAL = 16, GUARD = 32, OTHER = 64 };
 enum { ONE_FAULT = 1, WATCH = 2, STORM = 3 };
@@ -120,7 +121,7 @@ static int storm(int class, int number) {
     if (!known) return 0;
     code = codes[(x >> 20) % known];
     if (code < 0) return SHORT;
-    int effect = class & ~(OPEN_READ | READ | STAT | LIST | FORK | EXEC | THREAD | PIPE | LOCK);
+    int effect = class & ~(OPEN_READ | READ | STAT | LIST | FORK | EXEC | THREAD | PIPE | LOCK | NET);
     return effect && control->done_one_in && !((x >> 40) % control->done_one_in) ? DONE_BUT_ERROR : FAIL;
 }
 
@@ -130,7 +131,7 @@ static int judge(int class, const char *name, int folder, const char *path) {
     if (!(control->classes & class) || !(control->roles & role) || role == OTHER) return 0;
     int saved = errno;
     char buffer[4100];
-    int nameless = class & (FORK | THREAD | PIPE);
+    int nameless = class & (FORK | THREAD | PIPE | NET);
     const char *full = nameless ? "" : resolve(folder, path, buffer);
     errno = saved;
     if (!nameless && (!full || !below(full))) return 0;
@@ -361,6 +362,11 @@ int inotify_init1(int flags) { CALL(PIPE, 0, NULL, -1, (int)syscall(SYS_inotify_
 int inotify_init(void) { return inotify_init1(0); }
 int inotify_add_watch(int fd, const char *path, uint32_t mask) { CALL(STAT, AT_FDCWD, path, -1, (int)syscall(SYS_inotify_add_watch, fd, path, mask)); }
 int flock(int fd, int operation) { CALL(LOCK, fd, NULL, -1, (int)syscall(SYS_flock, fd, operation)); }
+
+int socket(int family, int type, int protocol) { CALL(NET, 0, NULL, -1, (int)syscall(SYS_socket, family, type, protocol)); }
+int connect(int fd, const struct sockaddr *address, socklen_t size) { CALL(NET, 0, NULL, -1, (int)syscall(SYS_connect, fd, address, size)); }
+ssize_t send(int fd, const void *data, size_t size, int flags) { MOVE(NET, syscall(SYS_sendto, fd, data, size, flags, NULL, 0)); }
+ssize_t recv(int fd, void *data, size_t size, int flags) { MOVE(NET, syscall(SYS_recvfrom, fd, data, size, flags, NULL, NULL)); }
 
 static int64_t shift(void) { return control && (control->clocks & role) ? control->clock_s : 0; }
 

@@ -20,10 +20,10 @@ import pytest
 
 SOURCE = Path(__file__).parent / "judge.c"
 HEAD = struct.Struct("=10i4q512s1024s")
-SEEN = struct.Struct("=126i")
-STORM = struct.Struct("=3i168i")
+SEEN = struct.Struct("=132i")
+STORM = struct.Struct("=3i176i")
 CODES = 8
-CLASSES = 21
+CLASSES = 22
 
 
 class Call(enum.IntFlag):
@@ -51,6 +51,7 @@ class Call(enum.IntFlag):
     PIPE = 524288
     """Descriptors without a file: pipes, inotify."""
     LOCK = 1048576
+    NET = 2097152
 
 
 class Act(enum.IntEnum):
@@ -107,6 +108,7 @@ ERRORS: Mapping[Call, tuple[int, ...]] = {
     Call.THREAD: (errno.EAGAIN,),
     Call.PIPE: TABLE,
     Call.LOCK: (errno.EIO, errno.ENOLCK),
+    Call.NET: (errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.ENOBUFS),
 }
 """What a class of calls may fail with."""
 
@@ -119,6 +121,7 @@ HARSH: Mapping[Call, tuple[int, ...]] = {
     Call.WRITE: (*DISK, errno.EINTR, SHORT, SHORT, SHORT),
     Call.STAT: (errno.EIO, errno.ESTALE, errno.EINTR, errno.ENOMEM),
     Call.THREAD: (errno.EAGAIN,),
+    Call.NET: (*ERRORS[Call.NET], errno.EINTR, SHORT, SHORT),
 }
 """What calls do in a storm."""
 
