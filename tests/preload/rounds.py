@@ -263,7 +263,7 @@ class Round(World):
 def hastened(folder: Path, judge: Judge) -> Round:
     """Return a world for storms, in a folder: its far end's clocks are faster, for it backs off."""
     scripts = hasten(folder / "on_hpc", lease_s=60.0)
-    return Round(folder / "w", judge, hpc_env={"scripts": scripts}, **PATIENT)
+    return Round(folder / "w", judge, hpc_env={"scripts": scripts}, pilot={"slots": 2}, **PATIENT)
 
 
 def calm(here: Round) -> dict[str, Any]:
@@ -366,9 +366,9 @@ def choose(chance: random.Random, seen: Mapping[tuple[Role, Call], int]) -> Faul
     return Fault(role, call, act, chance.randint(1, number), error, times)
 
 
-def choose_storm(chance: random.Random) -> Storm:
-    """Choose a storm."""
-    roles = chance.choice([*AT_WORK, *AT_WORK, sum(AT_WORK, Role(0))])
+def choose_storm(chance: random.Random, roles: Role | None = None) -> Storm:
+    """Choose a storm; without roles, choose those as well."""
+    roles = roles or chance.choice([*AT_WORK, *AT_WORK, sum(AT_WORK, Role(0))])
     two = chance.choice(list(ERRORS)) | chance.choice(list(ERRORS))
     calls = chance.choice([LOOKING, LOOKING, MACHINE, EVERY_CALL, EVERY_CALL & ~LOOKING, two])
     one_in = chance.choice([50, 100, 200, 300, 500, 1000])

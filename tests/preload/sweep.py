@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / name) for name in ("tests", "tools", "on_hpc")]
 
-from preload.library import Judge, Role, built  # noqa: E402
+from preload.library import EVERY_ROLE, Judge, Role, built  # noqa: E402
 from preload.rounds import (  # noqa: E402
     Round,
     calls,
@@ -50,14 +50,15 @@ def sweep(options: argparse.Namespace) -> int:
         if here is None:
             here = make(folder / f"world{seed}.{number}", library, storms=options.storms)
             expected, seen = calm(here), calls(here)
-            seen = {k: v for k, v in seen.items() if k[0] & options.roles}
+            seen = {k: v for k, v in seen.items() if k[0] & (options.roles or EVERY_ROLE)}
         made, round_began = made + 1, time.monotonic()
         if options.storms:
-            fault: object = choose_storm(chance)
-            problems = stormy(here, fault, expected)
+            storm = choose_storm(chance, options.roles)
+            fault: object = storm
+            problems = stormy(here, storm, expected)
         else:
-            fault = choose(chance, seen)
-            problems = disturbed(here, fault, expected)
+            fault = single = choose(chance, seen)
+            problems = disturbed(here, single, expected)
         hits += bool(here.judge.hits)
         if options.talk:
             took = time.monotonic() - round_began
@@ -90,7 +91,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no round after so long")
     parser.add_argument("--storms", action="store_true", help="many faults in each round")
     parser.add_argument("--talk", action="store_true", help="print each round")
-    parser.add_argument("--roles", type=lambda text: Role(int(text)), default=Role(63))
+    parser.add_argument("--roles", type=lambda text: Role(int(text)), default=Role(0))
     return bool(sweep(parser.parse_args()))
 
 

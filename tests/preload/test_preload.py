@@ -1,8 +1,8 @@
 """Calls of the system that fail, or end a process, under the programs as they are.
 
 Each defect that was found this way stands in `ONCE_WRONG`; beside them the suite tries faults at
-random. HPC_BATCH_FULL=1 tries all of the former and many more of the latter; `sweep.py` as many as
-wanted.
+random, one in a round or, in a storm, many. HPC_BATCH_FULL=1 tries all of the former and many more
+of the latter; `sweep.py` as many as wanted.
 """
 
 from __future__ import annotations
@@ -11,11 +11,23 @@ import errno
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from preload.library import Act, Call, Judge, Role, built
-from preload.rounds import LASTING, Fault, Round, calls, calm, choose, disturbed
+from preload.rounds import (
+    LASTING,
+    Fault,
+    Round,
+    calls,
+    calm,
+    choose,
+    choose_storm,
+    disturbed,
+    hastened,
+    stormy,
+)
 
 FULL = bool(os.environ.get("HPC_BATCH_FULL"))
 
@@ -72,6 +84,8 @@ SAMPLE = 3
 
 RANDOM = 150 if FULL else SAMPLE
 
+STORMS = 50 if FULL else 1
+
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Round]:
@@ -113,6 +127,21 @@ def test_a_fault_at_any_call_changes_nothing_in_the_end(here: Round, undisturbed
         hits += bool(here.judge.hit)
         assert not problems, (f"seed {seed}.{number}", fault, here.judge.hit, problems)
     print(f"seed {seed}: {RANDOM} faults, {hits} hit")
+
+
+@pytest.mark.timeout(3600)
+def test_a_storm_of_failing_calls_changes_nothing_in_the_end(tmp_path: Path) -> None:
+    seed = int(os.environ.get("HPC_BATCH_SEED", random.randrange(1 << 30)))
+    print(f"seed {seed}")
+    stormy_world = hastened(tmp_path, Judge(built(tmp_path), tmp_path / "judge", tmp_path / "w"))
+    try:
+        expected = calm(stormy_world)
+        for number in range(STORMS):
+            storm = choose_storm(random.Random(f"{seed}.{number}"))
+            problems = stormy(stormy_world, storm, expected)
+            assert not problems, (f"seed {seed}.{number}", storm, problems)
+    finally:
+        stormy_world.end()
 
 
 def test_a_lock_that_cannot_be_had_now_is_no_wrong_configuration(here: Round) -> None:
