@@ -70,18 +70,11 @@ class Arrival:
             self.close()
 
     def close(self) -> None:
-        """Close the file; a network file system reports a full disk here. Raises OSError."""
+        """Close the file. Raises OSError."""
         if self._descriptor is None or self._writeback is None:
             return
-        descriptor, self._descriptor = self._descriptor, None
-        try:
-            self._writeback.end()
-        except OSError:
-            # What could not be written back is not there, whatever can still be read.
-            files.truncate(descriptor, 0)
-            raise
-        finally:
-            files.close(descriptor)
+        self._descriptor = None
+        self._writeback.close()
 
 
 def reason(error: Exception) -> Tuple[str, str]:

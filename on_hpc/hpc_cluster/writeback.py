@@ -11,7 +11,7 @@ by every further call, and what the file holds is not to be trusted.
 import threading
 from typing import Optional
 
-from hpc_cluster import durable
+from hpc_cluster import durable, files
 
 PART_BYTES = 32 << 20
 """So much is written before it is synced; shorter files are left to the sync at their end."""
@@ -21,7 +21,7 @@ class Writeback:
     """What brings one open file to the disk; used by the thread that writes it."""
 
     def __init__(self, descriptor: int) -> None:
-        """`descriptor` stays open until `end`."""
+        """`descriptor` is closed by `close`."""
         self._descriptor = descriptor
         self._waiting = 0
         self._thread: Optional[threading.Thread] = None
@@ -37,12 +37,23 @@ class Writeback:
         self._thread = threading.Thread(target=self._sync, name="writeback")
         self._thread.start()
 
-    def end(self) -> None:
-        """Wait for what has begun; the rest is left to the sync at the end. Raises OSError."""
+    def close(self) -> None:
+        """Wait for what has begun and close the file; the rest is left to the sync at its end.
+
+        Raises OSError: of a sync that failed, or because a network file system reports a full disk
+        at this moment.
+        """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._check()
+        try:
+            self._check()
+        except OSError:
+            # What could not be written back is not there, whatever can still be read.
+            files.truncate(self._descriptor, 0)
+            raise
+        finally:
+            files.close(self._descriptor)
 
     def _sync(self) -> None:
         try:

@@ -43,8 +43,7 @@ def test_a_long_file_is_synced_while_it_grows(tmp_path: Path, syncs: list[int]) 
     for number in range(2 * PARTS):
         files.write_at(descriptor, PART, number * len(PART))
         writeback.wrote(len(PART))
-    writeback.end()
-    files.close(descriptor)
+    writeback.close()
     assert 1 <= len(syncs) <= 2
     assert syncs[0] >= PART_BYTES
 
@@ -53,8 +52,7 @@ def test_a_short_file_is_left_to_the_sync_at_its_end(tmp_path: Path, syncs: list
     descriptor = files.open_partial(str(tmp_path / "file"))
     writeback = Writeback(descriptor)
     writeback.wrote(PART_BYTES - 1)
-    writeback.end()
-    files.close(descriptor)
+    writeback.close()
     assert syncs == []
 
 

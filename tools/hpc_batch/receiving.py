@@ -119,18 +119,10 @@ class Receiving:
     def close(self) -> None:
         if self._descriptor is None or self._writeback is None:
             return
-        descriptor, self._descriptor = self._descriptor, None
+        self._descriptor = None
         try:
-            try:
-                self._writeback.end()
-            except OSError:
-                # What could not be written back is not there, whatever can still be read.
-                files.truncate(descriptor, 0)
-                raise
-            finally:
-                files.close(descriptor)
+            self._writeback.close()
         except OSError as error:
-            # A network file system reports a full disk here.
             self._fail_here(error)
 
     def fetched(self) -> Fetched:
