@@ -80,7 +80,7 @@ def _purge(w: World, n: int) -> tuple[str, World, str]:
     if n == 0:
         return "purge: incoming", w._replace(incoming=(), bad=bad), "more"
     if n == 1:
-        return "purge: discard", w._replace(folder=0, out=("", ""), flag=False), "more"
+        return "purge: discard", w._replace(folder=0, outs=(), flag=False), "more"
     return "purge: tickets", w._replace(tickets=()), "end"
 
 
@@ -88,19 +88,19 @@ def _renamed(model: Any, w: World, old: tuple[Any, ...], new: tuple[Any, ...]) -
     """Return the world after a ticket's rename, which a power cut undoes until it is synced."""
     tickets = tuple(sorted(({*w.tickets} - {old}) | {new}, key=str))
     after = w._replace(tickets=tickets)
-    if model.bounds.forget and (new[0] != "running" or model.bounds.claims):
-        after = after._replace(unsynced=("ticket", old, new))
-    return after
+    bounds = model.bounds
+    if bounds.claims if new[0] == "running" else bounds.forget:
+        return after._replace(unsynced=("ticket", old, new))
+    return after._replace(unsynced=()) if bounds.claims else after
 
 
 def steps(model: Any, w: World) -> Steps:
     """Return what can happen on the cluster by itself."""
-    found = _late(model, w) + _storage(w) + _reaper(model, w) + _sweep(w)
+    found = _late(model, w) + _storage(model, w) + _reaper(model, w) + _sweep(w)
     for i in range(len(w.pilots)):
         found += _pilot(model, w, i)
-    collapse = model.weakened not in SAME_FOLDER and not model.bounds.claims
-    if collapse:
-        found = [(name, _forgotten(after)) for name, after in found]
+    if model.weakened not in SAME_FOLDER:
+        found = [(name, _forgotten(model, after)) for name, after in found]
     return found
 
 
@@ -113,7 +113,7 @@ def _late(model: Any, w: World) -> Steps:
     return [("late " + name, after._replace(late=late)), ("late dies", w._replace(late=()))]
 
 
-def _storage(w: World) -> Steps:
+def _storage(model: Any, w: World) -> Steps:
     if w.unsynced[:1] != ("ticket",):
         return []
     _, old, new = w.unsynced
@@ -126,6 +126,8 @@ def _storage(w: World) -> Steps:
     else:
         forgot, tickets = synced, tickets | {old}
     forgot = forgot._replace(tickets=tuple(sorted(tickets, key=str)))
+    if model.bounds.folders and new[0] == "running":
+        forgot = forgot._replace(outs=tuple(o for o in w.outs if o[0] != new[1]))
     return [("storage: sync", synced), ("storage: forget", forgot)]
 
 
@@ -153,7 +155,7 @@ def _sweep(w: World) -> Steps:
     if w.late or w.at:
         return []
     if w.phase == "gone" and (w.folder or w.incoming):
-        return [("sweep: orphan", w._replace(folder=0, incoming=(), out=("", ""), flag=False))]
+        return [("sweep: orphan", w._replace(folder=0, incoming=(), outs=(), flag=False))]
     if w.tickets and w.incoming and w.phase != "gone":
         return [("sweep: litter", w._replace(incoming=()))]
     return []
@@ -173,7 +175,7 @@ def _pilot(model: Any, w: World, i: int) -> Steps:
             (
                 f"{name}: claim",
                 now(
-                    _renamed(model, w, t, ("running", t[1] + 1, t[2], i))._replace(out=("", "")),
+                    _renamed(model, _anew(model, w), t, ("running", t[1] + 1, t[2], i)),
                     ("own", t[1] + 1, t[2]),
                 ),
             )
@@ -186,21 +188,21 @@ def _pilot(model: Any, w: World, i: int) -> Steps:
     doing, n, c = state
     ticket = ("running", n, c, i)
     mine = ticket in w.tickets
-    shared = weak == "outputs shared between attempts"
-    here = shared or n in [t[1] for t in w.tickets]
     if doing == "own":
         if w.flag:
             found.append((f"{name}: stop", now(w, ("stop", n, c))))
-        bad = "" if w.folder == 2 or w.told or not mine else "I8 a claimed job has no files"
-        out = (("part", _writers(w, name) if shared else name)) if here else w.out
-        written = w._replace(out=out, bad=bad)
-        found.append((f"{name}: prepare", now(written, ("wrote", n, c))))
+        there = model.bounds.claims and outputs(model, w, n) != ("", "")
+        if there and weak != "a start takes a folder that is there":
+            found.append(_restart(model, w, i))
+        else:
+            bad = "" if w.folder == 2 or w.told or not mine else "I8 a claimed job has no files"
+            written = _written(model, w, i, "part") if w.folder else w
+            found.append((f"{name}: prepare", now(written._replace(bad=bad), ("wrote", n, c))))
         if mine:
-            back = _renamed(model, w._replace(out=("", "")), ticket, ("ready", n - 1, c))
+            back = _renamed(model, _anew(model, w), ticket, ("ready", n - 1, c))
             found.append((f"{name}: unclaim", now(back, ())))
     elif doing == "wrote":
-        out = ("full", _writers(w, name)) if here else w.out
-        written = w._replace(out=out, folder=max(w.folder, 1))
+        written = _written(model, w, i, "full")._replace(folder=max(w.folder, 1))
         found.append((f"{name}: write result", now(written, ("full", n, c))))
         if w.flag:
             found.append((f"{name}: stop", now(w, ("stop", n, c))))
@@ -223,23 +225,67 @@ def _pilot(model: Any, w: World, i: int) -> Steps:
     return found
 
 
-def _writers(w: World, name: str) -> str:
-    return "".join(sorted({*w.out[1], name}))
+def _restart(model: Any, w: World, i: int) -> tuple[str, World]:
+    """A pilot finds the folder of its start made by another one, whose claim was forgotten."""
+    _, n, c = w.pilots[i]
+    name, ticket = "pq"[i], ("running", n, c, i)
+
+    def now(after: World, value: tuple[Any, ...]) -> World:
+        return after._replace(pilots=(*w.pilots[:i], value, *w.pilots[i + 1 :]))
+
+    if ticket not in w.tickets:
+        return f"{name}: restart, lost", now(w, ())
+    if n >= model.bounds.starts:
+        died = _renamed(model, w, ticket, ("done", n, i, "died"))
+        return f"{name}: restart, too often", now(died, ())
+    again = _renamed(model, w, ticket, ("running", n + 1, c, i))
+    return f"{name}: restart", now(again, ("own", n + 1, c))
 
 
-def _forgotten(w: World) -> World:
+def outputs(model: Any, w: World, n: int) -> tuple[str, str]:
+    """Return how far the outputs in an attempt's folder are and who wrote there."""
+    key = _key(model, n)
+    return next(((far, who) for number, far, who in w.outs if number == key), ("", ""))
+
+
+def _written(model: Any, w: World, i: int, far: str) -> World:
+    """Return the world after a pilot wrote into the folder of its start."""
+    n = w.pilots[i][1]
+    key = _key(model, n)
+    if not (model.bounds.claims or key == 0 or n in [t[1] for t in w.tickets]):
+        return w  # nobody reads there
+    who = "".join(sorted({*outputs(model, w, n)[1], "pq"[i]}))
+    rest = [o for o in w.outs if o[0] != key] if model.bounds.claims else []
+    return w._replace(outs=tuple(sorted([*rest, (key, far, who)])))
+
+
+def _key(model: Any, n: int) -> int:
+    return 0 if model.weakened == "outputs shared between attempts" else n
+
+
+def _anew(model: Any, w: World) -> World:
+    """Return the world as the next start finds it: its folder is not there, or made by another."""
+    return w if model.bounds.claims else w._replace(outs=())
+
+
+def _forgotten(model: Any, w: World) -> World:
     """Return the world with pilots that lost their ticket reduced to what they can still do.
 
-    Their attempt's folder is never read again, so they can only make jobs/J again, once.
+    Their attempt's folder is never read again, so they can only make jobs/J again, once. Where
+    claims are forgotten that is so once the job has come to a later start.
     """
     if w.unsynced[:1] == ("ticket",) and w.unsynced[2] not in w.tickets:
         w = w._replace(unsynced=())
     back = w.unsynced[1] if w.unsynced[:1] == ("ticket",) else ()
+    known = [t for t in (*w.tickets, back) if t and t[0] != "incoming"]
+    first = min([t[1] for t in known], default=99) if model.bounds.claims else 99
     pilots = []
     for i, state in enumerate(w.pilots):
-        if len(state) == 3:
-            ticket = ("running", state[1], state[2], i)
-            if ticket not in w.tickets and ticket != back:
-                state = ("z",) if state[0] in ("own", "wrote") else ()
+        if len(state) == 3 and ("running", *state[1:], i) not in known:
+            if state[0] in ("full", "stop"):
+                state = ()
+            elif state[1] < first:
+                state = ("z",)
         pilots.append(state)
-    return w if tuple(pilots) == w.pilots else w._replace(pilots=tuple(pilots))
+    outs = tuple(o for o in w.outs if o[0] >= first) if model.bounds.claims else w.outs
+    return w._replace(pilots=tuple(pilots), outs=outs)

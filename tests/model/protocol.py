@@ -23,9 +23,10 @@ fails for now is a step that did not begin), two service hosts, restored states.
 look, which is enough: what the pass concludes from it, a ticket in done or its own in incoming,
 stays true.
 
-A claim is not synced; that the storage forgets one is modelled where `Bounds.claims` says so, and
-then the outputs of two attempts can mix: the one weakness of the protocol, which needs a file
-server that loses what it had acknowledged while pilots live.
+A claim is not synced; that the storage forgets one is modelled where `Bounds.claims` says so. Then
+the next start of that number finds a folder, and becomes the start after it (`restart`). Where the
+folder is forgotten, too (`Bounds.folders`), the outputs of two attempts can mix: the one weakness
+of the protocol, which needs a file server that loses what it had acknowledged while pilots live.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Bounds(NamedTuple):
     """The user changes what stands at a destination, once, and placing may fail for good."""
     claims: bool = False
     """The storage may forget a claim."""
+    folders: bool = False
+    """With the claim it forgets the folder of that start."""
 
 
 Steps = list[tuple[str, World]]
@@ -244,11 +247,12 @@ class Protocol:
 
     def _collect(self, w: World, what: str) -> Steps:
         if what == "fetch":
-            _, _, pilot, kind = w.tickets[0] if w.tickets else ("done", 0, 0, "ok")
+            _, n, pilot, kind = w.tickets[0] if w.tickets else ("done", 0, 0, "ok")
             if kind != "ok":
                 after = w._replace(phase="ANSWERING", decided=kind, at=())
                 return [("collect: save ANSWERING", after)]
-            bad = "" if w.out == ("full", "pq"[pilot]) else "I6 outputs are not one attempt's"
+            whole = cluster.outputs(self, w, n) == ("full", "pq"[pilot])
+            bad = "" if whole else "I6 outputs are not one attempt's"
             outputs = tuple(o._replace(temporary=True) for o in w.outputs)
             after = w._replace(outputs=outputs, bad=bad, at=("collect", "save"))
             return [("collect: fetch", after)]

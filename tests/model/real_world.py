@@ -2,7 +2,8 @@
 
 The pass is the real `Steps` over real folders; its far end is the real `Verbs` in a puppet of its
 own, which outlives a killed pass; files come back over the real data channel. Pilots are the real
-verbs of `Spool`, between which this module writes what an attempt would.
+verbs of `Spool` and the real `Attempt`, a puppet too, up to where it would start the script; what
+that would leave this module writes.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ from hpc_batch.steps import Steps
 from hpc_batch.trouble import Ledger
 from hpc_batch.upkeep import Upkeep
 from hpc_cluster import files
+from hpc_cluster.attempt import Attempt, Context
 from hpc_cluster.spool import Spool
 from hpc_cluster.ticket import NO_PILOT, Ticket
 from hpc_cluster.verbs import Verbs
+from hpc_cluster.walltime import Walltime
 
 PILOTS = ("a" * 16, "b" * 16)
 NAME = "thing.job"
@@ -91,7 +94,7 @@ class RealWorld:
     """Dropbox, state and workspace of one job."""
 
     def __init__(self, root: Path, existing: tuple[bool, ...]) -> None:
-        self.here = World(root)
+        self.here = World(root, limits={"attempts": 2, "starts": 3})
         lines = "".join(f"echo new > <<o{k}>>\n" for k in range(len(existing)))
         self.here.template("make", "#!/bin/sh\n" + lines)
         self.paths = [self.here.out / f"{k}.out" for k in range(len(existing))]
@@ -105,6 +108,7 @@ class RealWorld:
         self.spool, _ = Spool.make(str(self.here.workspace))
         self.job = ""
         self.pilots: list[Ticket | None] = [None, None]
+        self._preparing: list[Puppet | None] = [None, None]
         self.near: Puppet | None = None
         self.late: Near | None = None
         self.session: Near | None = None
@@ -119,7 +123,7 @@ class RealWorld:
         self.host.close()
         for descriptor in self._held:
             os.close(descriptor)
-        for puppet in (self.near, self.late.far if self.late else None):
+        for puppet in (self.near, self.late.far if self.late else None, *self._preparing):
             if puppet is not None and not puppet.over:
                 puppet.go("kill")
 
@@ -301,28 +305,83 @@ class RealWorld:
             return
         ticket = self.pilots[i]
         assert ticket is not None
-        folder = self.spool.attempt_folder(ticket.job, ticket.starts)
-        if what == "prepare":
-            if files.exists(folder):
-                self.spool.discard(folder, keep=False)
-            files.make_folders(files.join(folder, "work"))
-        elif what in ("write result", "write in vain"):
-            self._write_result(ticket, folder)
+        if what == "prepare" or what.startswith("restart"):
+            self._prepare(i, ticket, what)
+            return
+        self.rest(i)
+        if what in ("write result", "write in vain"):
+            self._write_result(ticket, self.spool.attempt_folder(ticket.job, ticket.starts))
         elif what == "unclaim":
-            files.remove_tree(folder)
             assert self.spool.unclaim(ticket) == "ready"
         elif what == "release":
             assert self.spool.release(ticket, 3) != "gone"
+        elif what == "finish, lost":
+            self.lost(i)
         elif what.startswith("finish"):
             kind = "cancelled" if what == "finish cancelled" else "ok"
             assert self.spool.finish(ticket, kind)
+
+    def _prepare(self, i: int, ticket: Ticket, what: str) -> None:
+        """Have the real attempt go one step: to its next start, or into its folder."""
+        puppet = self._preparing[i]
+        if puppet is None:
+            flag = files.join(self.spool.job_folder(ticket.job), "cancel")
+            aside = flag + b".aside"
+            asked = files.move(flag, aside)  # it looked for one before that came
+            puppet = Puppet(lambda: self._attempt(ticket), self._attempts_effect)
+            if asked:
+                files.rename(aside, flag)
+        if what == "restart, too often":
+            assert puppet.over and self.spool.release(ticket, 3) == "died"
+        else:
+            assert puppet.at == ("prepare" if what == "prepare" else "restart"), (puppet.at, what)
+            puppet.go()
+        self._preparing[i] = None if puppet.over else puppet
+        if what == "restart":
+            self.pilots[i] = ticket._replace(starts=ticket.starts + 1)
+        if puppet.over:
+            assert puppet.error is None, puppet.error
+            made: Attempt = puppet.result
+            assert made.ticket == self.pilots[i] and bool(made.given) == (what == "prepare")
+
+    def _attempt(self, ticket: Ticket) -> Attempt:
+        walltime, nothing = Walltime.of(None, {}), lambda: None
+        guard: Any = None  # it starts nothing
+        return Attempt(
+            Context(self.spool, ticket.pilot, None, walltime, guard, {}, nothing), ticket
+        )
+
+    def _attempts_effect(self, name: str, args: tuple[Any, ...]) -> str | None:
+        path = os.fsdecode(args[0])
+        if name == "rename" and "/running/" in path:
+            return "restart"
+        if name == "mkdir" and re.fullmatch(r"a\d+", os.path.basename(path)):
+            return None if os.path.lexists(path) else "prepare"
+        return None
+
+    def rest(self, i: int) -> None:
+        """A pilot stops preparing: it goes on to something else, or is killed."""
+        puppet, self._preparing[i] = self._preparing[i], None
+        if puppet is not None:
+            puppet.go("kill")
+
+    def forget(self, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+        """The storage forgets that a ticket was renamed."""
+        (there,) = (t for t in self.spool.tickets(new[0]) if _ticket(t) == new)
+        pilot = PILOTS[old[3]] if old[0] == "running" else ""
+        back = there._replace(state=old[0], starts=old[1], crashes=old[2], pilot=pilot)
+        os.rename(self.spool.ticket_path(there), self.spool.ticket_path(back))
 
     def lost(self, i: int) -> None:
         """A pilot whose ticket was taken away can neither finish it nor give it back."""
         ticket = self.pilots[i]
         assert ticket is not None
+        before = self._tickets()
         assert not self.spool.finish(ticket, "ok")
-        assert self.spool.release(ticket, 99) == self.spool.unclaim(ticket) == "gone"
+        # "ready" where its claim was forgotten, and another pilot handed the same ticket back.
+        self.spool.release(ticket, 99)
+        self.spool.unclaim(ticket)
+        assert self._tickets() == before
 
     def _write_result(self, ticket: Ticket, folder: bytes) -> None:
         files.make_folders(files.join(folder, "work"))
@@ -361,6 +420,7 @@ class RealWorld:
             "flag": bool(self.job) and (folder / "cancel").exists(),
             "tickets": tuple(_ticket(t) for t in self._tickets()),
             "outputs": tuple(self._output(k) for k in range(len(self.paths))),
+            "outs": self._outs(),
         }
         if found["drop"] == "here" and not (self.here.dropbox / NAME).exists():
             found["drop"] = "gone"
@@ -378,6 +438,17 @@ class RealWorld:
     def _tickets(self) -> list[Ticket]:
         found = [*self.spool.tickets("ready"), *self.spool.tickets("running")]
         return found + self.spool.tickets("done", self.state.instance)
+
+    def _outs(self) -> dict[int, str]:
+        """Return how far each attempt of the job is."""
+        folder = self.spool.job_folder(self.job) if self.job else b"/nowhere"
+        return {
+            int(name[1:]): "full"
+            if files.exists(files.join(folder, name, "result.json"))
+            else "part"
+            for name in files.names(folder)
+            if re.fullmatch(r"a\d+", name)
+        }
 
     def _incoming(self, record: Any) -> tuple[int, ...]:
         roles = {}
@@ -418,6 +489,7 @@ def expected(w: State_) -> dict[str, Any]:
         "flag": w.flag,
         "tickets": w.tickets,
         "outputs": w.outputs,
+        "outs": {n: far for n, far, _ in w.outs},
     }
     if w.phase in ("PLACING", "UNPLACING"):
         found["existed"] = w.existed

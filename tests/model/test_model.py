@@ -17,11 +17,14 @@ ONE_PILOT = Bounds(pilots=1, attempts=1, starts=1)
 PLACING = ONE_PILOT._replace(late=False, cancels=False, meddles=True, existing=(True, False))
 NAME = ONE_PILOT._replace(late=False, forget=False, again=True)
 
+CLAIMS = CLUSTER._replace(claims=True, forget=False, existing=(), starts=2)
+
 SLICES = {
     "pilots die and are wrongly thought dead": CLUSTER._replace(attempts=3, starts=4),
     "far ends are late": Bounds(starts=2, cancels=False),
     "far ends are late, jobs are cancelled": ONE_PILOT,
     "jobs are cancelled while pilots die": Bounds(late=False, starts=2),
+    "claims are forgotten under living pilots": CLAIMS,
     "three outputs": PLACING._replace(existing=(True, False, True)),
     "the name is used again": NAME,
     "the name is used again, and the power fails": NAME._replace(forget=True),
@@ -29,6 +32,7 @@ SLICES = {
 
 WHOLE = {
     "everything on the cluster": Bounds(),
+    "claims are forgotten, and all else": CLAIMS._replace(forget=True, starts=3),
     "everything at the service host": PLACING._replace(again=True, cancels=True),
     "three outputs, two pilots": PLACING._replace(
         existing=(True, False, True), pilots=2, attempts=2, starts=2
@@ -51,6 +55,7 @@ WEAKENED = {
     "publish is neither synced nor healed": (CLUSTER, "stuck"),
     "attempt number not kept": (CLUSTER, "I6 outputs are not one attempt's"),
     "given back without a count while it runs": (CLUSTER, "I6 outputs are not one attempt's"),
+    "a start takes a folder that is there": (CLAIMS, "I6 outputs are not one attempt's"),
     "crashes are not counted": (CLUSTER, "I7 started or crashed too often"),
     "two passes at a time": (Bounds(forget=False, cancels=False, late=False), "I2 two tickets"),
     "any session's ticket is published": (CLUSTER, "I2 two tickets"),
@@ -96,8 +101,7 @@ def test_a_weakened_rule_is_caught(weakened: str) -> None:
     print(f"\n{weakened}: {found.states} states, {expected}: {' > '.join(caught[expected])}")
 
 
-def test_a_claim_that_the_storage_forgets_under_a_living_pilot_is_the_known_weakness() -> None:
-    bounds = CLUSTER._replace(claims=True)
-    found = explore(Protocol(bounds), first=True)
+def test_a_claim_forgotten_with_its_folder_under_a_living_pilot_is_the_known_weakness() -> None:
+    found = explore(Protocol(CLAIMS._replace(folders=True)), first=True)
     assert list(found.wrong) == ["I6 outputs are not one attempt's"]
     assert "storage: forget" in found.wrong["I6 outputs are not one attempt's"]

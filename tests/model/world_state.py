@@ -60,8 +60,9 @@ class World(NamedTuple):
     """jobs/J/cancel."""
     tickets: tuple[Any, ...] = ()
     """(ready, starts, crashes), (running, starts, crashes, pilot), (done, starts, pilot, kind)."""
-    out: tuple[str, str] = ("", "")
-    """The outputs in the folder of the ticket's attempt: part or full, and all who wrote there."""
+    outs: tuple[Any, ...] = ()
+    """Folders of attempts: (number, part or full, all who wrote there). Where claims cannot be
+    forgotten, of the ticket's attempt only: no other is looked at."""
     pilots: tuple[Any, ...] = ((), ())
     """Of each: () idle, ("z",) at work for a ticket it lost, or (own|wrote|full|stop, starts,
     crashes)."""
