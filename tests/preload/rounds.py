@@ -37,7 +37,6 @@ from hpc_cluster import files
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 VARYING = ("id", "start", "end", "attempts", "node", "pilot", "times")
 PASS_S = 120.0
-"""A pass that takes longer hangs."""
 
 QUIET_S = 240.0
 """All must be quiet so long after the last fault; a back-off of a minute is among it."""
@@ -105,6 +104,8 @@ class Round(World):
         """More of the environment of passes."""
         self.before: list[str] = []
         """A program that starts the passes."""
+        self.pass_s = PASS_S
+        """A pass that takes longer hangs."""
 
     # ---- jobs --------------------------------------------------------------------------------
 
@@ -152,7 +153,7 @@ class Round(World):
             start_new_session=True,
         )
         try:
-            said = done.communicate(timeout=PASS_S)[0].decode(errors="replace")
+            said = done.communicate(timeout=self.pass_s)[0].decode(errors="replace")
         except subprocess.TimeoutExpired:
             os.killpg(done.pid, signal.SIGKILL)
             done.communicate()

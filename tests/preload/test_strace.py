@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 from preload.library import Judge, built
-from preload.rounds import Round, calm, difference
+from preload.rounds import PASS_S, Round, calm, difference
 
 FULL = bool(os.environ.get("HPC_BATCH_FULL"))
 ROUNDS = 100 if FULL else 2
@@ -31,6 +31,10 @@ CALLS = {
     "close": 900,
 }
 """Of each call, about how many a process makes in a round."""
+
+PILOT_S = 600.0
+"""strace ends with the last pilot that it follows, and one in which each thread's n-th call fails
+tries for minutes."""
 
 FAULTS = ("signal=SIGKILL", "signal=SIGKILL", "error=EIO", "error=ENOSPC", "error=ESTALE")
 
@@ -67,8 +71,9 @@ def test_a_fault_at_any_call_of_the_kernel_changes_nothing_in_the_end(here: Roun
         print(f"seed {seed}.{number}: {call} {at} {fault}")
         here.begin()
         here.before = [*strace, "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={at}"]
+        here.pass_s = PILOT_S
         here.one_pass()
-        here.before = []
+        here.before, here.pass_s = [], PASS_S
         # A call that failed outside of our files may have been one of Python's own.
         here.problems = [p for p in here.problems if "a traceback" not in p]
         here.settle()

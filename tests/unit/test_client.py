@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_batch import Dropbox, InfrastructureError, Job, JobError, as_completed, jobfile
+from hpc_batch import Dropbox, InfrastructureError, Job, JobError, as_completed, client, jobfile
 from hpc_batch.client import fresh_name
 from hpc_batch.errors import JobFileError
 
@@ -240,6 +241,31 @@ def test_result_sees_an_answer_that_comes_while_it_waits(dropbox: Dropbox) -> No
     later.start()
     assert job.result(timeout=30, period=0.01)["job"]["status"] == "ok"
     later.join()
+
+
+def test_a_dropbox_that_cannot_be_read_for_a_while_is_waited_for(
+    dropbox: Dropbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(dropbox)
+    answer(job)
+    lstat, errors = os.lstat, [errno.EIO, errno.ESTALE, errno.EMFILE]
+
+    def failing(path: Path) -> os.stat_result:
+        if errors and path == job.answer_path:
+            code = errors.pop()
+            raise OSError(code, os.strerror(code))
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", failing)
+    assert job.result(timeout=30, period=0.01)["job"]["status"] == "ok"
+    errors += [errno.EIO] * 1000
+    monkeypatch.setattr(client, "PATIENCE_S", 0.0)
+    with pytest.raises(OSError, match="Input/output"):
+        dropbox.job(job.name).wait(timeout=30, period=0.01)
+    errors[:] = [errno.EACCES]
+    monkeypatch.setattr(client, "PATIENCE_S", 60.0)
+    with pytest.raises(PermissionError):
+        dropbox.job(job.name).wait(timeout=30, period=0.01)
 
 
 def test_the_state_follows_the_files(dropbox: Dropbox) -> None:

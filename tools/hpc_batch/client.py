@@ -40,6 +40,15 @@ INFRASTRUCTURE_REASONS = frozenset({"pilot_died", "stage_in", "stage_out", "lost
 PERIOD_S = 2.0
 """How often a waiting client looks, in seconds."""
 
+PATIENCE_S = 600.0
+"""A waiting client bears a dropbox that cannot be read for so long."""
+
+PASSING = (
+    *(errno.EIO, errno.ESTALE, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+)
+"""Errors of a disk, a file server or a machine that may pass."""
+
 NAME_BYTES = 255 - len(".job.submitted")
 """The longest NAME of which every file of the job can still be named."""
 
@@ -331,9 +340,20 @@ def _deadline(timeout: float | None) -> float:
 
 def _answered(waiting: list[Job], deadline: float, period: float) -> Iterator[Job]:
     """Yield jobs as they are answered, taking them off the list, until the deadline."""
+    failing_since = None
     while waiting:
         for job in list(waiting):
-            if job.done():
+            try:
+                done = job.done()
+            except OSError as error:
+                # RACE: a file server that cannot be asked now says nothing of the job.
+                failing_since = failing_since or time.monotonic()
+                late = time.monotonic() - failing_since > PATIENCE_S
+                if late or error.errno not in PASSING:
+                    raise
+                continue
+            failing_since = None
+            if done:
                 waiting.remove(job)
                 yield job
         rest = deadline - time.monotonic()
