@@ -29,7 +29,7 @@ class Desk:
         self.again()
 
     def again(self) -> None:
-        self.records = Records(self.state.path("jobs"))
+        self.records = Records(self.state.path("jobs")).load()
         self.intake = Intake(self.here.config, self.state, self.records)
         self.answers = Answers(self.state, self.records, self.intake)
 

@@ -133,7 +133,7 @@ class RealWorld:
         """Forget everything that was in memory, and read it from disk."""
         self.state = State(self.config)
         self.state.begin()
-        self.records = Records(self.state.path("jobs"))
+        self.records = Records(self.state.path("jobs")).load()
         self.sight = Sight()
         self.steps = Steps(
             self.config,

@@ -199,6 +199,9 @@ class Login:
     def fault(self) -> str | None:
         return self._net.fault()
 
+    def log_in(self) -> None:
+        """Nothing happens before the first channel."""
+
     def open(self, command: str) -> FarEnd:
         if self.down:
             raise Unreachable("the net is down")

@@ -61,7 +61,7 @@ def test_a_pass_has_the_cluster_leave_every_job_alone_that_may_have_no_answer(
 ) -> None:
     cluster: Any = Cluster()
     with hold(here.config) as state:
-        records, ledger = Records(state.path("jobs")), Ledger(state)
+        records, ledger = Records(state.path("jobs")).load(), Ledger(state)
         upkeep = Upkeep(here.config, state, records, Report(here.config, state), ledger)
         upkeep._ask_for_a_sweep(cluster)
     assert len(records) == 0

@@ -98,23 +98,27 @@ class Access:
     def expect(self) -> None:
         """Begin to log in, unless that was done before. Raises ConfigError."""
         if self.connection is None and self._opening is None and not self.refused:
-            # What this needs is loaded before the thread begins: it would share the processor with
-            # what else is loaded then, and nothing takes as long as the login.
-            from hpc_batch import hosts, session
-            from hpc_batch.connection import Connection
+            from hpc_batch import hosts
 
             config, state = self._config, self._state
             host = hosts.connect(config.remote, inherit=state.lock_descriptors)
 
             def make() -> Connection:
                 try:
+                    host.log_in()
+                    from hpc_batch import session
+
                     opened = session.begin(host, config.remote, config.env, state.instance)
                 except BaseException:
                     host.close()
                     raise
+                from hpc_batch.connection import Connection
+
                 return Connection(host, opened, self._records, self._ring)
 
             self._opening = Opening(make)
+            # Nothing takes as long as the login: what follows it is loaded beside it.
+            import hpc_batch.connection  # noqa: F401
 
     def connect(self) -> Connection | None:
         """Return the login, made once a pass; None where that failed, now or before."""

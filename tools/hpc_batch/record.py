@@ -25,7 +25,7 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Literal, Mapping, get_args
+from typing import Any, Callable, Iterable, Iterator, Literal, Mapping, get_args
 
 from hpc_cluster import PROTOCOL, durable, files
 
@@ -152,7 +152,7 @@ NO_RECORD = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 class Records:
-    """All records of one state folder, in memory and on disk."""
+    """All records of one state folder, in memory and on disk; none before `load`."""
 
     def __init__(self, folder: Path) -> None:
         self._root = str(folder)
@@ -161,11 +161,16 @@ class Records:
         """J: what is wrong with a record that says nothing; such a job stands still."""
         self._sorted: list[Record] | None = None
         """All records in the order of their drops, until one changes."""
-        files.make_folder(str(folder))
-        for name in files.names(str(folder)):
+
+    def load(self, seen: Callable[[Record], None] = lambda record: None) -> Records:
+        """Read all records, and return them; `seen` is told of each as it is read."""
+        files.make_folder(self._root)
+        for name in files.names(self._root):
             record = self._load(name)
             if record is not None:
                 self._records[name] = record
+                seen(record)
+        return self
 
     def _load(self, job: str) -> Record | None:
         try:

@@ -28,7 +28,7 @@ from hpc_batch.ahead import Ahead
 from hpc_batch.config import Config, network_file_system
 from hpc_batch.elapsed import Elapsed
 from hpc_batch.errors import ConfigError, StorageError
-from hpc_batch.record import Records, seconds_since
+from hpc_batch.record import Record, Records, seconds_since
 from hpc_cluster import PROTOCOL, durable, files
 
 OURS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{11}-[0-9a-f]{16}\.(drop|answer|cancel)\Z")
@@ -278,6 +278,12 @@ def _descriptors(paths: list[Path]) -> tuple[int, ...]:
     return tuple(found)
 
 
+def is_at_home(record: Record, config: Config) -> bool:
+    """Tell whether a job belongs to the configured dropbox, host and workspace."""
+    mine = (str(config.cronjob.dropbox), config.remote.host or "", config.env["workspace"])
+    return (record.dropbox, record.host, record.workspace) == mine
+
+
 def check_home(records: Records, config: Config) -> None:
     """Refuse to work on jobs that belong to another dropbox, host or workspace.
 
@@ -285,10 +291,9 @@ def check_home(records: Records, config: Config) -> None:
     """
     homes: dict[tuple[str, str, str], int] = {}
     for record in records:
-        home = (record.dropbox, record.host, record.workspace)
-        homes[home] = homes.get(home, 0) + 1
-    mine = (str(config.cronjob.dropbox), config.remote.host or "", config.env["workspace"])
-    homes.pop(mine, None)
+        if not is_at_home(record, config):
+            home = (record.dropbox, record.host, record.workspace)
+            homes[home] = homes.get(home, 0) + 1
     problems = [
         f"{count} jobs are still on {host or 'this machine'}:{workspace}, from dropbox {dropbox}; "
         "set the configuration back until they are answered"

@@ -28,14 +28,14 @@ from hpc_batch import failure, logbook, plan
 from hpc_batch.access import OUTAGE_S, Access
 from hpc_batch.config import Config
 from hpc_batch.doorbell import Doorbell
-from hpc_batch.errors import FarEndError, RemoteError, StorageError
+from hpc_batch.errors import ConfigError, FarEndError, RemoteError, StorageError
 from hpc_batch.fitting import misfit
 from hpc_batch.lingering import LOCK_S, serving_s
 from hpc_batch.listing import Drop, Listing, look, may_submit, unanswerable
 from hpc_batch.record import Record, Records
 from hpc_batch.report import Report
 from hpc_batch.sight import Census, Sight
-from hpc_batch.state import Busy, State, check_home, hold
+from hpc_batch.state import Busy, State, check_home, hold, is_at_home
 from hpc_batch.trouble import Ledger
 from hpc_batch.upkeep import Upkeep
 from hpc_cluster import files
@@ -143,9 +143,14 @@ class Pass:
         """A drop may have settled so long after it was looked at."""
         self._held: frozenset[str] = frozenset()
         """Names of drops that wait for the answer to another job of their name."""
-        self._paused = False
+        self._paused = state.paused() is not None
         self._cancelled: frozenset[str] = frozenset()
-        check_home(self.records, config)
+        try:
+            self.records.load(self._foresee)
+            check_home(self.records, config)
+        except BaseException:
+            self.access.close()
+            raise
 
     # A pass with nothing to do, which most are, loads neither of these, nor what they stand on.
 
@@ -256,13 +261,18 @@ class Pass:
         self._expect_cluster(listing)
         self._observe_cluster(listing)
         self._cancelled = self.state.cancelled()
+        steps: list[plan.Step] | None = None
         for step in plan.ORDER:
             if step == "check":
                 self._take(listing)
                 self._cancelled = self.state.cancelled()
-            batch = [r for r in self.records if self._next(r) == step]
+                steps = None
+            if steps is None:
+                steps = [self._next(r) for r in self.records]
+            batch = [r for r, found in zip(self.records, steps) if found == step]
             if batch and not (self._paused and step == "stage"):
                 self._act(step, batch)
+                steps = None
         self._keep_up()
         if self.access.connection is not None:
             # Only now: a login alone is no end of a trouble that comes after it in each pass.
@@ -321,15 +331,21 @@ class Pass:
 
     def _expect_cluster(self, listing: Listing) -> None:
         """Begin to log in where this sweep is going to need the cluster."""
-        new = ("INTENT", "ACCEPTED", "STAGING")
         busy = {r.name for r in self.records}
         drops = (d for d in listing.drops if unanswerable(d) is None and _name(d.name) not in busy)
-        if any(
-            r.remote or r.phase in new
-            for r in self.records
-            if not (self._paused and r.phase in new)
-        ) or (not self._paused and any(drops)):
+        if any(map(self._needs_cluster, self.records)) or (not self._paused and any(drops)):
             self.access.expect()
+
+    def _foresee(self, record: Record) -> None:
+        """Begin to log in for the first record that shows the need: there may be many more."""
+        if self._needs_cluster(record) and is_at_home(record, self.config):
+            with contextlib.suppress(ConfigError):  # the sweep asks again, and tells
+                self.access.expect()
+
+    def _needs_cluster(self, record: Record) -> bool:
+        """Tell whether a job's next step is likely to need the cluster."""
+        is_new = record.phase in ("INTENT", "ACCEPTED", "STAGING")
+        return not self._paused if is_new else record.remote
 
     def _connect(self) -> Connection | None:
         """Log in, once a pass; None where that fails, now or before."""

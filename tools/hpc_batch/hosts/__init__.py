@@ -91,6 +91,9 @@ class Host(Protocol):
     channels: int
     """How many commands were started."""
 
+    def log_in(self) -> None:
+        """Log in, unless that was done before."""
+
     def open(self, command: str) -> Channel:
         """Start a command through the account's login shell; log in first if need be."""
 

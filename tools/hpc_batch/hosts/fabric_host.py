@@ -43,23 +43,31 @@ class FabricHost:
             # It logs the traceback of every connection that ends; our errors say it in one line.
             log.setLevel(logging.CRITICAL)
 
+    def log_in(self) -> None:
+        with self._lock:
+            self._logged_in()
+
     def open(self, command: str) -> FabricChannel:
         with self._lock:
-            transport = self._transport()
-            if transport is None or not transport.is_active():
-                self._disconnect()
-                self._connections = Login(self._remote).run()
-                self.logins += 1
-                transport = self._transport()
-            if transport is None:
-                raise RemoteError(f"{self.name}: the connection is lost")
-            channel = self._start(transport, command)
+            channel = self._start(self._logged_in(), command)
             self.channels += 1
             return channel
 
     def close(self) -> None:
         with self._lock:
             self._disconnect()
+
+    def _logged_in(self) -> paramiko.Transport:
+        """Return the connection, which has logged in; the caller holds the lock."""
+        transport = self._transport()
+        if transport is None or not transport.is_active():
+            self._disconnect()
+            self._connections = Login(self._remote).run()
+            self.logins += 1
+            transport = self._transport()
+        if transport is None:
+            raise RemoteError(f"{self.name}: the connection is lost")
+        return transport
 
     def _start(self, transport: paramiko.Transport, command: str) -> FabricChannel:
         with deadline(self._remote.connect_timeout, transport.close) as expired:

@@ -39,14 +39,13 @@ class OpenSSHHost:
         self._open: list[PipeChannel] = []
         self._lock = threading.Lock()
 
+    def log_in(self) -> None:
+        with self._lock:
+            self._logged_in()
+
     def open(self, command: str) -> PipeChannel:
         with self._lock:
-            if self._master is None or self._master.ended.is_set():
-                self._disconnect()
-                self._master = Master(self._remote, self._inherit)
-                self._master.log_in()
-                self.logins += 1
-            channel = self._master.channel(command)
+            channel = self._logged_in().channel(command)
             self.channels += 1
             self._open = [*(each for each in self._open if not each.closed), channel]
             return channel
@@ -54,6 +53,15 @@ class OpenSSHHost:
     def close(self) -> None:
         with self._lock:
             self._disconnect()
+
+    def _logged_in(self) -> Master:
+        """Return the master, which has logged in; the caller holds the lock."""
+        if self._master is None or self._master.ended.is_set():
+            self._disconnect()
+            self._master = Master(self._remote, self._inherit)
+            self._master.log_in()
+            self.logins += 1
+        return self._master
 
     def _disconnect(self) -> None:
         for channel in self._open:
