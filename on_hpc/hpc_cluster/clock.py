@@ -5,8 +5,8 @@ starts anew at each boot: so a reading that is kept goes with the node's name an
 Ages of files are taken from the file server's clock alone (`files.server_now`).
 """
 
+import os
 import re
-import socket
 import time
 from typing import Optional
 
@@ -23,7 +23,7 @@ def monotonic() -> float:
 
 def node() -> str:
     """Return this node's short name, safe in a file's name."""
-    return re.sub("[^A-Za-z0-9_-]", "_", socket.gethostname().split(".")[0])[:64] or "node"
+    return re.sub("[^A-Za-z0-9_-]", "_", os.uname().nodename.split(".")[0])[:64] or "node"
 
 
 def boot() -> str:

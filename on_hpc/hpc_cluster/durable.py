@@ -92,7 +92,7 @@ def _can_syncfs(device: int, mounts: str = "/proc/self/mountinfo") -> bool:
     except OSError:
         return False
     found = [line[line.index(b"-") + 1] for line in lines if line[2] == wanted]
-    return effects.HAS_SYNCFS and bool(found) and found[0] in SYNCED
+    return effects.has_syncfs() and bool(found) and found[0] in SYNCED
 
 
 class FileSystem:

@@ -9,7 +9,7 @@ reaches its cluster through the channels of `hpc_batch.hosts`.
 Reading is not an effect, nor is a lock, which ends with its process.
 """
 
-import ctypes
+import functools
 import os
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
 
@@ -57,8 +57,11 @@ def fsync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+@functools.lru_cache(maxsize=None)
 def _syncfs_function() -> Any:
     """Return libc's syncfs where it reports errors (Linux >= 5.8), else None."""
+    import ctypes  # few processes need it, and all pay for what they load
+
     try:
         release = tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2])
         return ctypes.CDLL(None, use_errno=True).syncfs if release >= (5, 8) else None
@@ -66,15 +69,16 @@ def _syncfs_function() -> Any:
         return None
 
 
-_syncfs = _syncfs_function()
-
-HAS_SYNCFS = _syncfs is not None
-"""Whether `syncfs` may be called."""
+def has_syncfs() -> bool:
+    """Tell whether `syncfs` may be called."""
+    return _syncfs_function() is not None
 
 
 def syncfs(descriptor: int) -> None:
     """Make everything on a file system durable."""
-    if _syncfs(descriptor) != 0:
+    import ctypes
+
+    if _syncfs_function()(descriptor) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
@@ -137,7 +141,7 @@ def rmdir(path: Path) -> None:
 
 def rmtree(path: Path) -> None:
     """Remove a folder and all in it, as far as that goes: the one effect of many calls."""
-    import shutil  # most processes need it never, and all pay for what they load
+    import shutil
 
     try:
         shutil.rmtree(path, ignore_errors=True)

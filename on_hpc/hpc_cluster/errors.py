@@ -4,7 +4,8 @@ ClusterError
 ├── WorkspaceError   the operator: the workspace is not ours, not writable, of another protocol
 ├── DescriptionError the user: a job's description cannot be acted on
 ├── BatchError       the operator: the batch system refused, with its own words
-└── TicketError      nobody: a ticket moved under our hands; look again
+├── TicketError      nobody: a ticket moved under our hands; look again
+└── UsageError       us: a request that makes no sense
 """
 
 
@@ -36,3 +37,9 @@ class DescriptionError(ClusterError):
     """A job's description is damaged or not understood."""
 
     kind = "description"
+
+
+class UsageError(ClusterError):
+    """A request that no near end of this protocol sends, or a mistyped one."""
+
+    kind = "usage"

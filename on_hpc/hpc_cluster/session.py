@@ -10,30 +10,36 @@ are performed one after the other in the order in which they come; the near end 
 answer before it asks on. The channel is kept on descriptors of its own, and 0 and 1 become
 /dev/null and stderr, so that no program that is started here reads or writes the conversation.
 
+What performs requests is loaded only then: the marker travels meanwhile.
+
 It leaves when its input ends or is silent for a minute (`channel`). What goes wrong is an answer; a
 traceback goes to stderr, never to stdout.
 """
 
-import argparse
 import errno
 import json
 import os
 import signal
 import sys
 import time
-import traceback
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from hpc_cluster import ACCEPTED, PROTOCOL, VERSION, files, ticket
 from hpc_cluster.channel import Channel, Ended, Misspoken
-from hpc_cluster.errors import ClusterError, WorkspaceError
-from hpc_cluster.frames import Frames
+from hpc_cluster.errors import ClusterError, UsageError, WorkspaceError
 from hpc_cluster.spool import Spool
-from hpc_cluster.verbs import VERBS, UsageError, Verbs
+
+if TYPE_CHECKING:
+    import argparse
+
+    from hpc_cluster.frames import Frames
+    from hpc_cluster.verbs import Verbs
 
 MARKER = b"\x1eHPC_BATCH "
 REFUSAL = b"\x1eHPC_BATCH_ERROR "
 """A line of the far end begins with one of these; RECORD SEPARATOR is in no banner."""
+
+CHANNELS = ("serve", "data")
 
 EXIT_USAGE = 2
 EXIT_FAILED = 1
@@ -42,20 +48,27 @@ EXIT_CONFIG = 78
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one far end, or one verb for a person; return the exit status."""
-    args = _parser().parse_args(argv)
+    args = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     os.umask(0o077)
-    if args.verb in ("serve", "data"):
+    if args.verb in CHANNELS:
         return _converse(args)
     return _answer_a_person(args)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: List[str]) -> "argparse.ArgumentParser":
+    import argparse
+
+    known = list(CHANNELS)
+    if not set(CHANNELS).intersection(argv[:1]):
+        from hpc_cluster.verbs import VERBS
+
+        known += VERBS
     parser = argparse.ArgumentParser(
         prog="hpc_session",
         description="The cluster's end of hpc_batch. `serve` and `data` talk to a service host; "
         "the other verbs print their answer as JSON.",
     )
-    parser.add_argument("verb", choices=["serve", "data"] + list(VERBS))
+    parser.add_argument("verb", choices=known)
     parser.add_argument("job", nargs="*", help="ids of jobs (cancel, purge, tail, publish)")
     parser.add_argument("--workspace", default=_default_workspace())
     parser.add_argument("--session", default=os.urandom(8).hex(), help=argparse.SUPPRESS)
@@ -73,7 +86,7 @@ def _default_workspace() -> str:
 # ---- a service host asks ---------------------------------------------------------------------
 
 
-def _converse(args: argparse.Namespace) -> int:
+def _converse(args: "argparse.Namespace") -> int:
     """Serve one channel on the standard streams until the near end goes."""
     reader, writer = os.dup(0), os.dup(1)
     with open(os.devnull, "rb") as nothing:
@@ -97,6 +110,9 @@ def _converse(args: argparse.Namespace) -> int:
             channel.write(REFUSAL + files.to_json(_described(error)))
             return EXIT_FAILED
         channel.write(MARKER + files.to_json(_greeting()))
+        from hpc_cluster.frames import Frames
+        from hpc_cluster.verbs import Verbs
+
         verbs = Verbs(spool, args.session, args.instance, channel.pause)
         verbs.made = made
         frames = Frames(spool, args.session, args.instance, channel)
@@ -113,7 +129,7 @@ def _converse(args: argparse.Namespace) -> int:
     return EXIT_USAGE
 
 
-def _begin(args: argparse.Namespace) -> Any:
+def _begin(args: "argparse.Namespace") -> Any:
     """Check the arguments and return the spool, and whether it was made just now."""
     if not ticket.is_random(args.session) or not ticket.is_instance(args.instance or ""):
         raise UsageError("--session or --instance is missing or malformed")
@@ -132,7 +148,7 @@ def _greeting() -> Dict[str, Any]:
     }
 
 
-def _serve(verbs: Verbs, frames: Frames, channel: Channel) -> None:
+def _serve(verbs: "Verbs", frames: "Frames", channel: Channel) -> None:
     """Perform one request after the other. Raises Ended; returns when they make no sense."""
     while True:
         verbs.tidy(lambda: not channel.has_input())
@@ -168,6 +184,8 @@ def _described(error: Exception) -> Dict[str, str]:
         if error.filename is not None:
             message += ": " + files.from_bytes(os.fsencode(error.filename))
         return {"kind": errno.errorcode.get(error.errno or 0, "EIO"), "message": message}
+    import traceback
+
     traceback.print_exc(file=sys.stderr)
     sys.stderr.flush()
     return {"kind": "bug", "message": f"{type(error).__name__}: {error}"}
@@ -176,8 +194,10 @@ def _described(error: Exception) -> Dict[str, str]:
 # ---- a person asks ---------------------------------------------------------------------------
 
 
-def _answer_a_person(args: argparse.Namespace) -> int:
+def _answer_a_person(args: "argparse.Namespace") -> int:
     """Perform one verb and print its answer."""
+    from hpc_cluster.verbs import Verbs
+
     try:
         spool = Spool.open(args.workspace)
         request = json.loads(args.args)

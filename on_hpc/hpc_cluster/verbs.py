@@ -13,7 +13,7 @@ import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from hpc_cluster import clock, dismissal, files, pilot, queuer, ticket
-from hpc_cluster.errors import ClusterError
+from hpc_cluster.errors import UsageError
 from hpc_cluster.loading import Load, load_all
 from hpc_cluster.spool import Spool
 from hpc_cluster.store import KEY, Store
@@ -35,12 +35,6 @@ of the time waited, and every LOOK_MOST_S in the end: what took long is told a l
 
 TAIL_BYTES = 16 << 20
 """No more of a stream is returned at once."""
-
-
-class UsageError(ClusterError):
-    """A request that no near end of this protocol sends, or a mistyped one."""
-
-    kind = "usage"
 
 
 class Verbs:

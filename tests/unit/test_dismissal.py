@@ -7,7 +7,8 @@ import pytest
 from workshop import SESSION, Workshop, alive, wait_until
 
 from hpc_cluster import dismissal, files, pilot, queuer, slots
-from hpc_cluster.verbs import UsageError, Verbs
+from hpc_cluster.errors import UsageError
+from hpc_cluster.verbs import Verbs
 
 P, Q = "a" * 16, "b" * 16
 FAKEBIN = Path(__file__).parent.parent / "fakebin"

@@ -240,7 +240,7 @@ def test_files_that_arrive(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("syncfs", [True, False], ids=["with syncfs", "without syncfs"])
 def test_slots_and_pilots(shop: Workshop, monkeypatch: pytest.MonkeyPatch, *, syncfs: bool) -> None:
-    monkeypatch.setattr(effects, "HAS_SYNCFS", syncfs)
+    monkeypatch.setattr(effects, "has_syncfs", lambda: syncfs)
     spool = shop.spool
     disk = Watched(monkeypatch)
     assert slots.take(spool, 1, P) == 0
@@ -305,7 +305,7 @@ def test_a_ticket_is_in_done_only_after_all_that_it_promises(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch, *, count: int, syncfs: bool
 ) -> None:
     """The job's own files are made by another process: that they are synced is what counts."""
-    monkeypatch.setattr(effects, "HAS_SYNCFS", syncfs)
+    monkeypatch.setattr(effects, "has_syncfs", lambda: syncfs)
     synced: set[int] = set()
     before: dict[str, set[int]] = {}
     fsync, syncfs_, rename = effects.fsync, effects.syncfs, effects.rename
@@ -366,7 +366,7 @@ def test_a_ticket_is_in_done_only_after_all_that_it_promises(
 def test_many_files_and_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, syncfs: bool
 ) -> None:
-    monkeypatch.setattr(effects, "HAS_SYNCFS", syncfs)
+    monkeypatch.setattr(effects, "has_syncfs", lambda: syncfs)
     disk = Watched(monkeypatch)
     paths = [tmp_path / str(number) / "file" for number in range(2 * durable.FEW)]
     for path in paths:

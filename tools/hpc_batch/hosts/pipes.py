@@ -25,10 +25,6 @@ from hpc_batch.hosts.tail import Tail
 TIMEOUT_S = 60.0
 PIPE_BYTES = 1 << 20
 """Asked of the kernel for each pipe; the default of 64 KiB costs a third of the throughput."""
-GATHER_BYTES = 256 << 10
-GATHER_S = 0.0005
-"""Whoever wants more than so much, and has to wait for it, waits a little longer: to be woken for
-every few kilobytes costs more than to carry them, and the pipe holds what comes meanwhile."""
 F_SETPIPE_SZ = 1031
 """fcntl(2); the fcntl module has the name since Python 3.10."""
 END_S = 2.0
@@ -133,8 +129,6 @@ class PipeChannel:
                 except BlockingIOError:
                     if not self._ready(self._output.fileno(), select.POLLIN, self._timeout_s):
                         raise RemoteTimeout(f"nothing came for {self._timeout_s:g} s") from None
-                    if len(view) >= GATHER_BYTES:
-                        time.sleep(GATHER_S)
                 else:
                     if not count:
                         self._judge_end()
