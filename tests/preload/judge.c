@@ -52,7 +52,8 @@ struct control {
     char root[512];      /* a pattern of the files that are meant */
     char what[1024];     /* the call that was hit */
     int32_t seen[ROLES - 1][CLASSES];      /* calls, counted while `armed` is WATCH */
-    int32_t one_in, done_one_in, seed;     /* of a storm: `done_one_in` of effects is done all the same */
+    int32_t one_in, done_one_in, kill_one_in, seed; /* of a storm: so many of effects are done all
+                                                       the same, and so many calls are the last */
     int32_t codes[CLASSES][CODES];         /* of a storm: what each class fails with; 0 ends it, -1 is SHORT */
 };
 
@@ -120,6 +121,7 @@ static int storm(int class, int number) {
     while (known < CODES && codes[known]) known++;
     if (!known) return 0;
     code = codes[(x >> 20) % known];
+    if (control->kill_one_in && !((x >> 52) % control->kill_one_in)) return KILL_BEFORE;
     if (code < 0) return SHORT;
     int effect = class & ~(OPEN_READ | READ | STAT | LIST | FORK | EXEC | THREAD | PIPE | LOCK | NET);
     return effect && control->done_one_in && !((x >> 40) % control->done_one_in) ? DONE_BUT_ERROR : FAIL;

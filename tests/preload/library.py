@@ -21,7 +21,7 @@ import pytest
 SOURCE = Path(__file__).parent / "judge.c"
 HEAD = struct.Struct("=10i4q512s1024s")
 SEEN = struct.Struct("=132i")
-STORM = struct.Struct("=3i176i")
+STORM = struct.Struct("=4i176i")
 CODES = 8
 CLASSES = 22
 
@@ -179,12 +179,14 @@ class Judge:
     def storm(
         self, roles: Role, calls: Call, one_in: int, seed: int, *, everywhere: bool = False
     ) -> None:
-        """Have one in so many of these calls go wrong, by chance; each fifth effect is done.
+        """Have one in so many of these calls go wrong, by chance.
+
+        Of those, each fifth effect is done, and each 20th call is its process's last.
 
         `everywhere`: on all files, pipes and programs of the machine, Python's own among them.
         """
         codes = [(*HARSH[Call(1 << n)], *[0] * CODES)[:CODES] for n in range(CLASSES)]
-        numbers = STORM.pack(one_in, 5, seed, *(code for row in codes for code in row))
+        numbers = STORM.pack(one_in, 5, 20, seed, *(code for row in codes for code in row))
         self._map[HEAD.size + SEEN.size : HEAD.size + SEEN.size + STORM.size] = numbers
         self._set(3, roles, calls, Act.FAIL, everywhere=everywhere)
 
