@@ -11,13 +11,17 @@ $FAKE_SUBMIT tells how submitting goes:
     away      nobody is there to take it      lost      an unclear complaint; not taken
     ghost     the same complaint; taken       mute      taken; no id is printed
     banner    taken; the id among banners     late      taken; the answer takes 2 s more
+    hang      it never answers
 
 $FAKE_LIST tells how listing goes:
 
     away      an error                        cut       the answer ends in the middle of a line
     purge     what has ended is forgotten     blind     nothing is listed
     banner    the list among banners          late      the answer takes 2 s more
+    hang      it never answers
     old       PBS without history or wide tables: only `qstat -f` works
+
+$FAKE_CANCEL = hang: ending a pilot never answers; $FAKE_BATCH.cancels counts the tries.
 
 The texts are those of the real systems where data/captured holds them; its README says where not.
 """
@@ -30,6 +34,8 @@ import sys
 import time
 
 LATE_S = 2.0
+
+HANG_S = 600.0
 
 BANNER = "*** Welcome to the cluster ***\nMaintenance on day 12: 3 jobs of yours will wait\n"
 
@@ -96,6 +102,8 @@ ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 def submit(system, argv):
     """Be the submit command; return the exit code."""
     mode = os.environ.get("FAKE_SUBMIT", "")
+    if mode == "hang":
+        time.sleep(HANG_S)
     job = READ[system](argv)
     for way, texts in (("refuse", REFUSAL), ("away", AWAY), ("lost", LOST)):
         if mode == way:
@@ -219,6 +227,8 @@ def listing(system, argv):
     memory = os.environ["FAKE_BATCH"]
     with open(memory + ".calls", "a") as calls:
         calls.write("listed\n")
+    if mode == "hang":
+        time.sleep(HANG_S)
     if mode == "away":
         return complain(*LIST_AWAY[system])
     if mode == "old" and "-f" not in argv:
@@ -359,6 +369,10 @@ FRAME = {
 def cancel(system, argv):
     """Be the cancel command; return the exit code."""
     memory = os.environ["FAKE_BATCH"]
+    with open(memory + ".cancels", "a") as cancels:
+        cancels.write("cancelled\n")
+    if os.environ.get("FAKE_CANCEL") == "hang":
+        time.sleep(HANG_S)
     for name in os.listdir(memory):
         with open(os.path.join(memory, name)) as file:
             job = json.load(file)

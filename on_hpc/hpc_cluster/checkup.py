@@ -100,8 +100,7 @@ def _scheduler(name: str) -> Dict[str, Any]:
     if captured.rc == batch.NOT_FOUND:
         return {"answers": "missing", "message": captured.stderr or command.argv[0]}
     if dialect.listed(captured) is None:
-        said = batch.last_lines(captured.stderr) or batch.last_lines(captured.stdout)
-        return {"answers": "unknown", "message": said or f"{command.argv[0]} did not answer"}
+        return {"answers": "unknown", "message": batch.no_answer(command, captured)}
     return {"answers": "yes", "message": os.path.basename(command.argv[0])}
 
 

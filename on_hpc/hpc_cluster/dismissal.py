@@ -22,6 +22,7 @@ def dismiss(spool: Spool, names: Sequence[str]) -> Dict[str, str]:
     answer = dict.fromkeys(names, "gone")
     known = [pilot.read(spool, name) for name in names]
     infos = [info for info in known if info.get("submitted") and not info.get("dead")]
+    hangs = False
     for seen in lookout.observe(spool, infos):
         info, name = seen.info, seen.info["pilot"]
         if seen.state is None:
@@ -31,9 +32,13 @@ def dismiss(spool: Spool, names: Sequence[str]) -> Dict[str, str]:
             continue
         if not files.exists(files.join(spool.pilot_folder(name), "dismissed.json")):
             pilot.write(spool, name, {"dismissed": clock.iso()}, "dismissed.json")
+        if hangs:
+            answer[name] = "the batch system did not answer"  # it would not answer now
+            continue
         command = batch.dialect(info.get("batch", "local")).cancel(seen.state.native_id)
         captured = batch.run(command)
-        if captured.rc == 0 and not captured.timed_out:
+        hangs = captured.timed_out
+        if captured.rc == 0 and not hangs:
             answer[name] = "asked"
         else:
             answer[name] = batch.last_lines(captured.stderr) or "the batch system did not answer"

@@ -16,6 +16,8 @@ class Seen(NamedTuple):
     """What the batch system says; None when it does not list it, or did not answer."""
     dead: Optional[str]
     """Why it is positively dead."""
+    silent: Optional[str] = None
+    """What the batch system said in place of a complete list."""
 
     @property
     def works(self) -> bool:
@@ -72,7 +74,10 @@ def observe(spool: Spool, infos: List[Dict[str, Any]]) -> List[Seen]:
             batch.Wanted(i["pilot"], name_of(spool, i.get("slot")), i.get("native_id"))
             for i in mine
         ]
-        listed = dialect.listed(batch.run(dialect.query(wanted)))
+        command = dialect.query(wanted)
+        captured = batch.run(command)
+        listed = dialect.listed(captured)
+        silent = batch.no_answer(command, captured) if listed is None else None
         for info in mine:
             state = None if listed is None else listed.get(info["pilot"])
             present = None if listed is None else state is not None
@@ -80,7 +85,7 @@ def observe(spool: Spool, infos: List[Dict[str, Any]]) -> List[Seen]:
             if state is not None and not info.get("native_id"):
                 info["native_id"] = state.native_id
             dead = pilot.death(info, listed, looked, dialect.absent_s)
-            seen.append(Seen(info, state, dead))
+            seen.append(Seen(info, state, dead, silent))
     return seen
 
 

@@ -37,8 +37,8 @@ def keep(spool: Spool, wishes: Dict[str, Any]) -> Dict[str, Any]:
     known = [pilot.read(spool, name) for name in pilot.pilots(spool)]
     seen = lookout.observe(spool, [info for info in known if not info.get("dead")])
     for one in seen:
-        if one.dead is not None:
-            reaping.bury(spool, one)
+        if one.dead is not None and not reaping.bury(spool, one):
+            break  # the batch system hangs, and so would the next: a look takes no longer than this
     reaped = reaping.reap(spool, policy)
     reaping.free_slots(spool)
     living = [one for one in seen if one.dead is None]
@@ -53,6 +53,7 @@ def keep(spool: Spool, wishes: Dict[str, Any]) -> Dict[str, Any]:
         "submitted": submitted,
         "reaped": reaped,
         "trouble": backoff.shown(spool, policy.recipe),
+        "silent": next((one.silent for one in seen if one.silent), None),
     }
 
 
@@ -64,9 +65,13 @@ def _submit(spool: Spool, policy: Policy, living: List[Seen]) -> List[str]:
     while len(submitted) < wanted.more and backoff.wait_s(spool, policy.recipe) <= 0:
         name = os.urandom(8).hex()
         slot = slots.take(spool, wanted.slots, name)
-        if slot is None or not _submit_one(spool, policy, name, slot):
+        if slot is None:
             break
-        submitted.append(name)
+        answer = _submit_one(spool, policy, name, slot)
+        if not isinstance(answer, batch.Refused):
+            submitted.append(name)
+        if not isinstance(answer, batch.Submitted):
+            break
     return submitted
 
 
@@ -84,13 +89,14 @@ def submit(spool: Spool, wishes: Dict[str, Any], name: str) -> Dict[str, Any]:
         if slot is None:
             held = ", ".join(sorted(slots.holders(spool).values()))
             return {"pilot": None, "message": f"every slot is held, by: {held}"}
-        if not _submit_one(spool, policy, name, slot):
-            message = str(backoff.read(spool).get("message"))
+        answer = _submit_one(spool, policy, name, slot)
+        if isinstance(answer, batch.Refused):
+            message = answer.message
     return {"pilot": lookout.report(Seen(pilot.read(spool, name), None, None)), "message": message}
 
 
-def _submit_one(spool: Spool, policy: Policy, name: str, slot: int) -> bool:
-    """Submit one pilot for a slot that it holds; tell whether the batch system may have it."""
+def _submit_one(spool: Spool, policy: Policy, name: str, slot: int) -> batch.Answer:
+    """Submit one pilot for a slot that it holds; tell whether the batch system has it."""
     info = {
         "slot": slot,
         "native_id": None,
@@ -103,15 +109,15 @@ def _submit_one(spool: Spool, policy: Policy, name: str, slot: int) -> bool:
     answer = dialect.submitted(batch.run(dialect.submit(_request(spool, policy, name, slot))))
     if isinstance(answer, batch.Submitted):
         pilot.write(spool, name, files.merge(info, {"native_id": answer.native_id}))
-        return True
+        return answer
     if isinstance(answer, batch.Unclear):
         pilot.write(spool, name, files.merge(info, {"unclear": answer.message}))
-        return True
+        return answer
     reason = {"dead": f"refused: {answer.message}", "ended": clock.iso()}
     pilot.write(spool, name, reason, "dead.json")
     slots.free(spool, slot, name)
     backoff.note(spool, "submit", answer.message, policy.recipe, passing=answer.passing)
-    return False
+    return answer
 
 
 def _request(spool: Spool, policy: Policy, name: str, slot: int) -> batch.Request:

@@ -24,16 +24,21 @@ LOG_BYTES = 4096
 """So much of the end of a pilot's log is looked at for why it died."""
 
 
-def bury(spool: Spool, one: Seen) -> None:
-    """Write down why a pilot is dead, before anything is taken from it."""
+def bury(spool: Spool, one: Seen) -> bool:
+    """Write down why a pilot is dead, before anything is taken from it.
+
+    False: that is done, and the batch system did not answer when it was told to end it.
+    """
     name = one.info["pilot"]
     # RACE: it may have claimed, worked and closed between being read and being asked for.
     info = files.merge(one.info, pilot.read(spool, name))
     if info.get("dead"):
-        return  # RACE: another host found it dead just now, and wrote down why
+        return True  # RACE: another host found it dead just now, and wrote down why
+    answered = True
     if one.state is not None and one.state.state != batch.ENDED:
         # It hangs: its slot will be given away, so it must not come back.
-        batch.run(batch.dialect(info.get("batch", "local")).cancel(one.state.native_id))
+        command = batch.dialect(info.get("batch", "local")).cancel(one.state.native_id)
+        answered = not batch.run(command).timed_out
     reason = None if one.state is None else one.state.reason
     pilot.write(
         spool,
@@ -52,6 +57,7 @@ def bury(spool: Spool, one: Seen) -> None:
         cancelled = not info.get("started") and (reason or "").startswith("CANCELLED")
         words += f" ({last})" if last else ""
         backoff.note(spool, "pilot", words, info.get("recipe"), passing=cancelled)
+    return answered
 
 
 def _log(spool: Spool, name: str) -> str:

@@ -971,7 +971,7 @@ PILOTS = (
     far(
         "reaping",
         "hung pilots come back",
-        '        batch.run(batch.dialect(info.get("batch", "local")).cancel(one.state.native_id))\n',
+        "        answered = not batch.run(command).timed_out\n",
         "        pass\n",
         "a pilot that hangs is ended before its slot is given away",
     ),
@@ -995,6 +995,28 @@ PILOTS = (
         '    draft = spool.path("slots", f"{slot}.{nonce}")\n',
         '    draft = spool.path("slots", str(slot))\n',
         "a slot appears whole, and once",
+    ),
+    far(
+        "queuer",
+        "hang on and on",
+        "        if not isinstance(answer, batch.Submitted):\n            break\n",
+        "",
+        "after a submission without an answer no other is tried in the same look",
+    ),
+    far(
+        "queuer",
+        "cancel on and on",
+        "if one.dead is not None and not reaping.bury(spool, one):\n            break",
+        "if one.dead is not None and reaping.bury(spool, one) is None:\n            break",
+        "after a cancel that hangs no other is tried in the same look",
+    ),
+    far(
+        "dismissal",
+        "cancel on and on",
+        "        if hangs:\n",
+        "        if False:\n",
+        "after a cancel that hangs no other is tried",
+        "tests/unit/test_queuer.py",
     ),
     far(
         "queuer",

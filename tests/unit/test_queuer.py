@@ -5,6 +5,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from workshop import ON_HPC, SESSION, Workshop, wait_until
 
-from hpc_cluster import batch, clock, files, pilot, reaping, slots
+from hpc_cluster import batch, clock, dismissal, files, pilot, reaping, slots
 from hpc_cluster.lookout import Seen
 from hpc_cluster.policy import Policy, PolicyError
 
@@ -43,8 +44,8 @@ def slurm(tmp_path, monkeypatch):
         def jobs(self):
             return [json.loads(path.read_text()) for path in sorted(memory.iterdir())]
 
-        def calls(self):
-            calls = Path(f"{memory}.calls")
+        def calls(self, what="calls"):
+            calls = Path(f"{memory}.{what}")
             return len(calls.read_text().splitlines()) if calls.exists() else 0
 
     yield Slurm()
@@ -81,7 +82,8 @@ def closed(shop, name):
 
 
 def test_nothing_is_submitted_without_work(shop):
-    assert shop.keep() == {"pilots": [], "submitted": [], "reaped": [], "trouble": None}
+    nothing = {"pilots": [], "submitted": [], "reaped": [], "trouble": None, "silent": None}
+    assert shop.keep() == nothing
 
 
 def test_a_pilot_is_started_in_the_background_and_drains(shop):
@@ -386,6 +388,81 @@ def test_no_answer_is_not_an_empty_queue(shop, slurm, how):
     report = shop.keep(scheduler="slurm")
     assert report["submitted"] == [] and len(slurm.jobs()) == 1
     assert report["pilots"][0]["state"] == "submitted"
+
+
+# ---- a Slurm that hangs --------------------------------------------------------------------------
+
+
+def test_a_command_that_hangs_and_leaves_others_with_its_pipes_ends_in_time(monkeypatch):
+    monkeypatch.setattr(batch, "KILLED_S", 0.5)
+    words = "setsid sleep 60 & echo $! > $LEFT; exec sleep 60"
+    with tempfile.NamedTemporaryFile("r") as left:
+        monkeypatch.setenv("LEFT", left.name)
+        began = time.monotonic()
+        captured = batch.run(batch.Command(("sh", "-c", words)), 0.5)
+        took = time.monotonic() - began
+        os.kill(int(left.read()), 9)
+    assert captured.timed_out and captured.rc == -9
+    assert took < 20
+
+
+def test_a_list_that_never_comes_is_told_and_says_nothing_about_pilots(shop, slurm, monkeypatch):
+    slurm.behave(sbatch="hold")
+    shop.job("#!/bin/sh\n")
+    [name] = shop.keep(scheduler="slurm")["submitted"]
+    assert shop.keep(scheduler="slurm")["silent"] is None
+    monkeypatch.setattr(batch, "TIMEOUT_S", 0.5)
+    slurm.behave(sbatch="hang", squeue="hang")
+    age(shop, name, 10**6)
+    report = shop.keep(scheduler="slurm")
+    assert (report["submitted"], report["reaped"]) == ([], [])
+    assert [p["pilot"] for p in report["pilots"]] == [name]
+    assert report["silent"] == "squeue did not answer in time"
+
+
+def test_submissions_that_never_come_back_are_one_for_each_look(shop, slurm, monkeypatch):
+    monkeypatch.setattr(batch, "TIMEOUT_S", 0.5)
+    slurm.behave(sbatch="hang", squeue="hang")
+    for _ in range(3):
+        shop.job("#!/bin/sh\n")
+    [name] = shop.keep(scheduler="slurm", max=3)["submitted"]
+    assert pilot.read(shop.spool, name)["unclear"].startswith("sbatch did not answer in time")
+    assert list(slots.holders(shop.spool).values()) == [name]
+
+
+def test_cancels_that_never_come_back_are_one_for_each_look(shop, slurm, monkeypatch):
+    slurm.behave(sbatch="hold")
+    for _ in range(3):
+        shop.job("#!/bin/sh\n")
+    names = shop.keep(scheduler="slurm", max=3)["submitted"]
+    assert len(names) == 3
+    monkeypatch.setattr(batch, "TIMEOUT_S", 2.0)
+    monkeypatch.setenv("FAKE_CANCEL", "hang")
+    answers = dismissal.dismiss(shop.spool, names)
+    assert slurm.calls("cancels") == 1
+    assert answers == dict.fromkeys(names, "the batch system did not answer")
+
+
+def test_hanging_pilots_are_buried_one_at_a_time_while_cancels_hang(shop, slurm, monkeypatch):
+    jobs = {shop.job("#!/bin/sh\nsleep 60\n") for _ in range(2)}
+    names = shop.keep(scheduler="slurm", max=2)["submitted"]
+    wait_until(lambda: len(shop.spool.tickets("running")) == 2)
+    pids = [job["pid"] for job in slurm.jobs()]
+    for pid in pids:
+        os.kill(pid, 19)  # SIGSTOP: it hangs
+    for _ in range(5):
+        assert shop.keep(scheduler="slurm", max=2)["reaped"] == []
+    monkeypatch.setattr(batch, "TIMEOUT_S", 3.0)
+    monkeypatch.setenv("FAKE_CANCEL", "hang")
+    for name in names:
+        age(shop, name, 600)
+    reaped = []
+    for count in (1, 2):
+        reaped += shop.keep(scheduler="slurm", max=2, submit=False)["reaped"]
+        assert (len(reaped), slurm.calls("cancels")) == (count, count)
+    assert set(reaped) == jobs
+    for pid in pids:
+        os.kill(pid, 9)
 
 
 def test_a_pilot_that_slurm_forgot_is_dead_once_its_heartbeat_stands_still(shop, slurm):

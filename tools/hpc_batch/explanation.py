@@ -234,7 +234,7 @@ class _Case:
         if before:
             self.evidence.append(f"{len(before)} jobs of this dropbox are before it")
         pilots = [p for p in self.service.get("pilots", ()) if p.get("state") != "ended"]
-        troubles = self._troubles("pilots")
+        troubles = self._troubles("pilots", "batch system")
         running = [p for p in pilots if p.get("started") or p.get("state") == "running"]
         if running:
             return self._behind(running)

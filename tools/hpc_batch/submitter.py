@@ -37,7 +37,7 @@ from hpc_batch.report import Report
 from hpc_batch.sight import Census, Sight
 from hpc_batch.state import Busy, State, check_home, hold, is_at_home
 from hpc_batch.trouble import Ledger
-from hpc_batch.upkeep import Upkeep
+from hpc_batch.upkeep import TROUBLES, Upkeep
 from hpc_cluster import files
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Pass:
         finally:
             self.access.close()
             self._doorbell.close()
-            self.ledger.end("cluster", "pilots", "queue")
+            self.ledger.end("cluster", *TROUBLES)
             if self.ledger.code == 75 and self.ledger.lasts_s("cluster") > OUTAGE_S:
                 self.ledger.code = 69
             self.report.travels(())

@@ -90,6 +90,8 @@ class Pilots:
     submitted: tuple[str, ...]
     reaped: tuple[str, ...]
     trouble: Mapping[str, Any] | None
+    silent: str | None = None
+    """What the batch system said where it was to list the pilots."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,8 @@ def pilots(a: Any) -> Pilots:
         submitted=texts(a["submitted"]),
         reaped=texts(a["reaped"]),
         trouble=a["trouble"],
+        # A cluster's side of the release before does not tell.
+        silent=a.get("silent"),
     )
 
 

@@ -34,6 +34,13 @@ FULL_S = 15 * 60
 """A store that has outgrown its limit is swept once in so long; what was wanted lately is kept."""
 
 
+TROUBLES = ("pilots", "queue", "batch system")
+"""What it notes; that is over when a later look at the pilots says so."""
+
+SILENT_S = 15 * 60
+"""A batch system that lists nothing is told of after this; its controller may just be restarted."""
+
+
 class Upkeep:
     """The upkeep of one pass."""
 
@@ -90,7 +97,7 @@ class Upkeep:
         """Tell whether pilots matter: the pass that collects the last job is the one that may see
         the end of a trouble."""
         waiting = any(r.phase == "PUBLISHED" for r in self._records)
-        return waiting or any(self._ledger.lasts_s(what) > 0 for what in ("pilots", "queue"))
+        return waiting or any(self._ledger.lasts_s(what) > 0 for what in TROUBLES)
 
     def _ask_for_a_sweep(self, connection: Connection) -> None:
         if self._swept is not None:
@@ -134,6 +141,11 @@ class Upkeep:
         else:
             message = f"pilots: {kept.trouble.get('message')}"
             self._ledger.note("pilots", message, next_try=kept.trouble.get("next"))
+        if kept.silent is None:
+            self._ledger.over("batch system")
+        else:
+            text = f"the batch system does not say what becomes of the pilots: {kept.silent}"
+            self._ledger.note("batch system", text, SILENT_S)
         if wait.obstacle:
             self._ledger.note("queue", f"jobs wait for {wait.message}")
         else:

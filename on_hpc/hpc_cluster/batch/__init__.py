@@ -32,6 +32,10 @@ TIMEOUT_S = 60.0
 """How long a command may take. Above the 20 s that Slurm's own clients wait for a dead
 controller."""
 
+KILLED_S = 5.0
+"""How long one that was killed may take to end. It may hang in the kernel, for a file server; or it
+has left somebody with its pipes."""
+
 NOT_FOUND = 127
 """The shell's code for a program that cannot be started."""
 
@@ -220,9 +224,10 @@ def account() -> str:
         return str(os.geteuid())
 
 
-def run(command: Command, timeout_s: float = TIMEOUT_S) -> Captured:
+def run(command: Command, timeout_s: Optional[float] = None) -> Captured:
     """Run a command and capture what it says; one that takes too long is killed.
 
+    It returns after `timeout_s` (TIMEOUT_S) and KILLED_S at the latest, whatever the command does.
     Variables of an allocation that this process may itself run in are not passed on, or the pilot
     would inherit them.
     """
@@ -241,15 +246,33 @@ def run(command: Command, timeout_s: float = TIMEOUT_S) -> Captured:
         )
     except OSError as error:
         return Captured(NOT_FOUND, "", f"{command.argv[0]}: {error.strerror}")
-    with process:
-        timed_out = False
-        try:
-            out, err = process.communicate(command.stdin, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            timed_out = True
-            effects.kill_group(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-    return Captured(process.returncode, _text(out), _text(err), timed_out)
+    limit_s = TIMEOUT_S if timeout_s is None else timeout_s
+    try:
+        out, err = process.communicate(command.stdin, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        out, err = _killed(process)
+        rc = process.returncode
+        return Captured(-signal.SIGKILL if rc is None else rc, _text(out), _text(err), True)
+    return Captured(process.returncode, _text(out), _text(err))
+
+
+def _killed(process: "subprocess.Popen[bytes]") -> Tuple[bytes, bytes]:
+    """Kill a program that takes too long; return what it said, nothing where it does not end."""
+    try:
+        effects.kill_group(process.pid, signal.SIGKILL)
+    except OSError:
+        pass  # RACE: it ended just now; or it has become another user
+    try:
+        return process.communicate(timeout=KILLED_S)
+    except subprocess.TimeoutExpired:
+        for stream in (process.stdin, process.stdout, process.stderr):
+            try:
+                if stream is not None:
+                    stream.close()
+            except OSError:
+                pass  # what it was still to be told
+        process.poll()
+        return b"", b""
 
 
 def _text(data: bytes) -> str:
@@ -289,6 +312,14 @@ def gpus(gres: str) -> Optional[str]:
     """Return N of gpu:N; None for anything else, which is in the batch system's own words."""
     match = re.match("gpu(?::([0-9]+))?$", gres)
     return None if match is None else match.group(1) or "1"
+
+
+def no_answer(command: Command, captured: Captured) -> str:
+    """Return in words what came in place of an answer."""
+    program, said = command.argv[0], last_lines(captured.stderr) or last_lines(captured.stdout)
+    if captured.timed_out:
+        return f"{program} did not answer in time" + (f": {said}" if said else "")
+    return f"{program}: {said}" if said else f"{program} did not answer"
 
 
 def whole_lines(captured: Captured) -> Optional[List[str]]:
