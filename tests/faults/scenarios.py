@@ -34,6 +34,7 @@ TEMPLATES = {
     "deadly": """\
         #!/bin/sh
         echo new > <<target>>
+        exec 2> /dev/null
         kill -9 $PPID; read -r line < /proc/self/fd/none
         """,
     "store": """\
