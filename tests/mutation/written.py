@@ -1095,6 +1095,41 @@ PILOTS = (
         "        while not select.select([self._reader], [], [], self._silence_s)[0]:\n            continue\n            raise",
         "a far end without a near end leaves",
     ),
+    near(
+        "record",
+        "unsaved stays in memory",
+        "                self._reload(record.id)\n",
+        "                pass\n",
+        "of a record whose saving failed, what stands on the disk counts",
+    ),
+    near(
+        "submitter",
+        "again what was done",
+        "                    if self._next(record) == step:\n",
+        "                    if record:\n",
+        "a step that failed for a batch is not made again for those for whom it was written down",
+    ),
+    far(
+        "attempt",
+        "uncertain start forgotten",
+        "            if error.errno in NO_ROOM or (error.errno in NOT_THE_JOB and error.filename):\n",
+        "            if error.errno in NOT_THE_JOB:\n",
+        "the folder of a start that may have begun is not used again",
+    ),
+    far(
+        "claims",
+        "claims forgotten",
+        "                if taken:\n                    break",
+        "                if False:\n                    break",
+        "a claim that fails loses none of those before it",
+    ),
+    far(
+        "runner",
+        "claims unknown",
+        "            if ticket.name not in known:\n",
+        "            if False:\n",
+        "a ticket that is the pilot's and that it does not know is given back",
+    ),
 )
 
 WRITTEN: tuple[Written, ...] = (
