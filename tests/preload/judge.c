@@ -85,7 +85,7 @@ __attribute__((constructor)) static void begin(void) {
             if (strstr(word, "hpc_runner")) { role = RUNNER; break; }
             if (strstr(word, "hpc_cluster.guard")) { role = GUARD; break; }
             if (strstr(word, "hpc_cluster.batch.local")) { role = LOCAL; break; }
-            if (strstr(word, "hpc-batch")) { role = CLIENT; break; }
+            if (strstr(word, "hpc-batch") || strstr(word, "hpc_submit")) { role = CLIENT; break; }
         }
     control = map;
 }

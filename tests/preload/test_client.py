@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -86,6 +88,104 @@ def test_a_drop_that_a_killed_client_left_with_two_names_is_taken(here: Round) -
     assert not (here.dropbox / "twice.job").exists()
     assert not draft.exists()
     here.judge.server(0, 0)
+
+
+FAILING = EFFECTS | Call.OPEN_READ | Call.READ | Call.STAT | Call.LIST | Call.TRUNCATE
+CODES = (errno.EIO, errno.ENOSPC, errno.ESTALE) if FULL else (errno.EIO,)
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a drop is there; then it is whole, and can be taken."""
+    if not path.exists():
+        return False
+    assert yaml.safe_load(path.read_text())["script"] == "say"
+    assert path.read_text().endswith("...\n")
+    return True
+
+
+def drafts(here: Round) -> list[str]:
+    return [name for name in hidden(here) if name.startswith(".hpcb-")]
+
+
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("act", [Act.FAIL, Act.DONE_BUT_ERROR, Act.KILL_BEFORE, Act.SHORT])
+def test_after_a_client_that_met_a_fault_the_same_call_works(here: Round, act: Act) -> None:
+    """At each of its calls on the dropbox: what it told is true, and it may be repeated."""
+    code = CODES[0]
+    calls = EFFECTS if act == Act.KILL_BEFORE else FAILING
+    calls = Call.WRITE if act == Act.SHORT else calls
+    for at in itertools.count(1):
+        name = f"{act.name.lower()}{at}"
+        path = here.dropbox / f"{name}.job"
+        before = drafts(here)
+        here.judge.arm(Role.CLIENT, calls, act, at, code, where="dropbox*")
+        told = submit(here, name)
+        hit = here.judge.hit
+        here.judge.disarm()
+        there = is_whole(path)
+        assert told != 70, hit
+        assert there or told != 0, hit
+        if act in (Act.FAIL, Act.SHORT) and "unlink" not in hit:
+            assert drafts(here) == before, hit
+        again = submit(here, name)
+        assert again == (75 if there else 0), hit  # 75: it waits there already
+        assert is_whole(path)
+        if not hit:
+            break
+    assert at > 1
+
+
+WAITING = """
+import sys
+sys.path.insert(0, {tools!r})
+from hpc_submit import submit_and_wait
+answer = submit_and_wait({dropbox!r}, {{"script": "say", "args": {{"words": "hello"}}}}, 0.05)
+print(answer["job"]["status"])
+"""
+
+
+@pytest.mark.timeout(2400)
+def test_a_client_that_waits_survives_what_may_pass(here: Round) -> None:
+    """Whatever call fails: an error at once and nothing dropped, or the answer in the end."""
+    program = WAITING.format(tools=str(TOOLS), dropbox=str(here.dropbox))
+    for code in CODES:
+        for at in range(1, 200, 1 if FULL else 5):
+            here.judge.arm(Role.CLIENT, FAILING, Act.FAIL, at, code, 1, where="dropbox*")
+            client = subprocess.Popen(
+                [sys.executable, "-c", program],
+                env=here.judge.environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            answered = False
+            while client.poll() is None:
+                mine = [*here.dropbox.glob("hpc_submit-*.job")]
+                if mine and not answered:
+                    answered = True
+                    answer(mine[0])
+                time.sleep(0.02)
+            out, err = client.communicate()
+            hit = bool(here.judge.hit)
+            here.judge.disarm()
+            if client.returncode == 0:
+                assert out == "ok\n"
+            else:
+                assert os.strerror(code) in err
+                assert not answered, err
+            assert not list(here.dropbox.glob("hpc_submit-*"))
+            if not hit:
+                break
+        assert at > 10
+
+
+def answer(drop: Path) -> None:
+    """Answer a drop as the service does."""
+    text = drop.read_text().replace("...\n", "job:\n  status: ok\n")
+    drop.unlink()
+    aside = drop.with_name(".answer")
+    aside.write_text(text)
+    aside.rename(drop.with_name(f"{drop.name}.finished"))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])

@@ -18,11 +18,13 @@ which the answer repeats, and only that answer counts, also after the service mo
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import re
 import secrets
+import stat
 import time
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Sequence, Union
@@ -62,7 +64,7 @@ class Dropbox:
     def __init__(self, path: PathText) -> None:
         """Take the folder's path. Raises NotADirectoryError when there is no such folder."""
         self.path = Path(os.path.abspath(path))
-        if not self.path.is_dir():
+        if not _is_folder(self.path):
             raise NotADirectoryError(f"the dropbox {str(path)!r} is not a folder that exists")
 
     def __repr__(self) -> str:
@@ -164,7 +166,10 @@ class Job:
         return self.dropbox.path / (self.name + ".finished")
 
     def answer(self) -> dict[str, Any] | None:
-        """Return the whole answer if it is there, read once and remembered; never wait."""
+        """Return the whole answer if it is there, read once and remembered; never wait.
+
+        Raises OSError.
+        """
         if self._answer is None:
             for path in self._candidates():
                 found = self._read(path)
@@ -182,7 +187,7 @@ class Job:
         for _ in range(2):  # RACE: between two looks the job may have moved on.
             if self.answer() is not None:
                 return "finished"
-            if os.path.lexists(self.path):
+            if is_there(self.path):
                 return "waiting"
             try:
                 shown = jobfile.read_answer(_read_regular(self.submitted_path))
@@ -198,7 +203,10 @@ class Job:
         return self.answer() is not None
 
     def wait(self, timeout: float | None = None, period: float = PERIOD_S) -> bool:
-        """Wait until the job is answered, at most `timeout` seconds; tell whether it is."""
+        """Wait until the job is answered, at most `timeout` seconds; tell whether it is.
+
+        What fails and may pass (a file server that is away) is waited out.
+        """
         return next(_answered([self], _deadline(timeout), period), None) is not None
 
     def result(self, timeout: float | None = None, period: float = PERIOD_S) -> dict[str, Any]:
@@ -245,7 +253,7 @@ class Job:
         Raises FileExistsError while a job of this name waits or is in flight, FileNotFoundError
         when there is no answer, and ValueError when the answer is longer than a drop may be.
         """
-        if os.path.lexists(self.submitted_path):
+        if is_there(self.submitted_path):
             raise FileExistsError(errno.EEXIST, "still in flight", str(self.submitted_path))
         if os.lstat(self.answer_path).st_size > jobfile.JOB_BYTES:
             raise ValueError(
@@ -329,6 +337,23 @@ def fresh_name(word: str) -> str:
     return f"{stem or 'job'}-{secrets.token_hex(8)}"
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether anything has this name. Raises OSError where the file system does not say."""
+    try:
+        os.lstat(path)
+        return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether a path leads to a folder. Raises OSError where the file system does not say."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def _node(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     node = answer.get(key)
     return node if isinstance(node, Mapping) else {}
@@ -374,18 +399,26 @@ def _read_regular(path: Path) -> bytes:
 
 
 def _write_anew(path: Path, data: bytes) -> None:
-    """Make a complete, durable file of a name that is free. Raises FileExistsError."""
+    """Make a complete, durable file of a name that is free. Raises FileExistsError.
+
+    What fails leaves nothing; where even that fails, a dot file that a pass removes after a while.
+    """
     temporary = path.with_name(f".hpcb-{secrets.token_hex(8)}.drop")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    mine: os.stat_result | None = None
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(descriptor)
+            mine = os.fstat(descriptor)
         _rename_anew(temporary, path)
-    except BaseException:
-        _unlink(temporary)
-        raise
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            _unlink(temporary)
+        # RACE: it has its name, and only its first one could not be removed at once.
+        if not isinstance(error, OSError) or mine is None or not _is_there(path, mine):
+            raise
 
 
 def _rename_anew(source: Path, target: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from hpc_batch.cli.checking import check_drop, of_problem
 from hpc_batch.cli.output import CommandError, Output
 from hpc_batch.cli.requests import Cancel, Check, Dropped, Retry, Run, Submit, Wait
 from hpc_batch.cli.site import Site, site_of
-from hpc_batch.client import Dropbox, Job, as_completed, fresh_name, job_mapping
+from hpc_batch.client import Dropbox, Job, as_completed, fresh_name, is_there, job_mapping
 from hpc_batch.config import Config
 from hpc_batch.errors import HpcBatchError, JobFileError
 from hpc_cluster import files
@@ -42,7 +41,7 @@ def submit(request: Submit, output: Output) -> int:
     else:
         for drop in ready:
             _drop(site.dropbox, drop)
-            if os.path.lexists(site.dropbox.job(drop.name).submitted_path):
+            if is_there(site.dropbox.job(drop.name).submitted_path):
                 output.talk(f"{_job_name(drop.name)}: waits until the job of that name is answered")
     if output.json:
         jobs = [{"name": _job_name(d.name), "path": str(_path(site, d))} for d in ready]
@@ -63,14 +62,14 @@ def run(request: Run, output: Output) -> int:
         output.talk("nothing was dropped")
         return exit_codes.OK
     job = site.dropbox.job(drop.name)
-    if os.path.lexists(job.submitted_path):
+    if is_there(job.submitted_path):
         raise CommandError(
             exit_codes.TEMPORARY,
             "in_flight",
             f"a job {job.name} is in flight",
             f"wait for it with `hpc-batch wait {job.name}`, or give this one another --name",
         )
-    if not os.path.lexists(job.path):
+    if not is_there(job.path):
         site.dropbox.set_aside(job.name)
     _drop(site.dropbox, drop)
     if not job.wait(request.timeout, request.period):
@@ -141,9 +140,9 @@ def retry(request: Retry, output: Output) -> int:
     for seen in site.find(request.jobs):
         job = site.dropbox.job(seen.name)
         why = None
-        if not seen.answered or os.path.lexists(job.path) or os.path.lexists(job.submitted_path):
+        if not seen.answered or is_there(job.path) or is_there(job.submitted_path):
             why = "is in flight"
-        elif not os.path.lexists(job.answer_path):
+        elif not is_there(job.answer_path):
             why = "has an answer that was removed; submit it again"
         elif not request.dry_run:
             try:
