@@ -6,9 +6,11 @@ wants to stop the world before or after any effect, make it fail, or make it hap
 failure, needs this module alone. Beside it there is one more way to the outside: a service host
 reaches its cluster through the channels of `hpc_batch.hosts`.
 
-Reading is not an effect, nor is a lock, which ends with its process.
+Reading is not an effect, nor is a lock, which ends with its process. `access` stands here because
+it needs libc as `syncfs` does.
 """
 
+import errno
 import functools
 import os
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Union
@@ -58,14 +60,23 @@ def fsync(descriptor: int) -> None:
 
 
 @functools.lru_cache(maxsize=None)
-def _syncfs_function() -> Any:
-    """Return libc's syncfs where it reports errors (Linux >= 5.8), else None."""
+def _libc() -> Any:
+    """Return libc; None where it cannot be had."""
     import ctypes  # few processes need it, and all pay for what they load
 
     try:
+        return ctypes.CDLL(None, use_errno=True)
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=None)
+def _syncfs_function() -> Any:
+    """Return libc's syncfs where it reports errors (Linux >= 5.8), else None."""
+    try:
         release = tuple(int(n) for n in os.uname().release.split("-")[0].split(".")[:2])
-        return ctypes.CDLL(None, use_errno=True).syncfs if release >= (5, 8) else None
-    except (ValueError, OSError, AttributeError):
+        return _libc().syncfs if release >= (5, 8) else None
+    except (ValueError, AttributeError):
         return None
 
 
@@ -81,6 +92,20 @@ def syncfs(descriptor: int) -> None:
     if _syncfs_function()(descriptor) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def access(path: Path, mode: int) -> None:
+    """Ask whether this process may use a path so. Raises OSError, of which `os.access` says no."""
+    if os.access(path, mode):
+        return
+    import ctypes
+
+    function = getattr(_libc(), "access", None)
+    if function is None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    if function(os.fsencode(path), mode) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
 
 
 def fchown(descriptor: int, user: int, group: int) -> None:

@@ -143,6 +143,49 @@ def exists(path: Path) -> bool:
         return False
 
 
+def mode_of(path: Path, *, follow: bool = True) -> int:
+    """Return the mode of what has a name, 0 where that leads to nothing.
+
+    Raises OSError for what may pass: of that nothing may be concluded.
+    """
+    try:
+        return (os.stat if follow else os.lstat)(path).st_mode
+    except OSError as error:
+        if error.errno in PASSING:
+            raise
+        return 0
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a path leads to a folder. Raises OSError for what may pass."""
+    return stat.S_ISDIR(mode_of(path))
+
+
+def permits(path: Path, mode: int) -> bool:
+    """Tell whether this process may use a path so (os.R_OK). Raises OSError for what may pass."""
+    try:
+        effects.access(path, mode)
+        return True
+    except OSError as error:
+        if error.errno in PASSING:
+            raise
+        return False
+
+
+def real_path(path: str) -> str:
+    """Return a path with all links followed, as far as they lead.
+
+    Raises OSError where a link could not be looked at, which `os.path.realpath` takes for none.
+    """
+    real = os.path.realpath(path)
+    part = real
+    while part != os.path.dirname(part):
+        if stat.S_ISLNK(mode_of(part, follow=False)) and mode_of(part):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), part)
+        part = os.path.dirname(part)
+    return real
+
+
 # ---- writing ---------------------------------------------------------------------------------
 
 
@@ -210,7 +253,7 @@ def overwrite(path: Path, data: bytes) -> None:
     """Write bytes over the start of an existing file, in place and durably; needs no new space."""
     descriptor = effects.open(path, os.O_WRONLY | os.O_NOFOLLOW)
     try:
-        effects.pwrite(descriptor, data, 0)
+        write_at(descriptor, data, 0)
         effects.fsync(descriptor)
     finally:
         effects.close(descriptor)
@@ -228,8 +271,8 @@ def reserve_all(contents: Sequence[Tuple[Path, bytes]], size: int) -> None:
                 # RACE: none; some network file systems cannot reserve. Zeros take the space too.
                 if error.errno not in durable.UNSUPPORTED:
                     raise
-                effects.pwrite(descriptor, bytes(size), 0)
-            effects.pwrite(descriptor, data, 0)
+                write_at(descriptor, bytes(size), 0)
+            write_at(descriptor, data, 0)
         finally:
             effects.close(descriptor)
     durable.sync_files([path for path, _ in contents])
@@ -333,7 +376,7 @@ def symlink(text: Path, path: Path) -> None:
         effects.symlink(text, path)
     except FileExistsError:
         # RACE: a network file system made it, lost the answer, and asked again.
-        if not os.path.islink(path) or os.readlink(join(path)) != join(text):
+        if not stat.S_ISLNK(mode_of(path, follow=False)) or os.readlink(join(path)) != join(text):
             raise
 
 
@@ -361,7 +404,7 @@ def make_folder(path: Path) -> bool:
 def make_folders(path: Path) -> None:
     """Make a folder and those above it that are missing, all of mode 0700."""
     parent = os.path.dirname(path)
-    if not os.path.isdir(path) and parent and parent != path:
+    if not is_folder(path) and parent and parent != path:
         make_folders(parent)
         make_folder(path)
 

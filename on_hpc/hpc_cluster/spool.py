@@ -459,7 +459,7 @@ class Spool:
 
     def remove(self, draft: bytes) -> None:
         """Remove a draft, file or folder."""
-        if os.path.isdir(draft):
+        if stat.S_ISDIR(files.mode_of(draft, follow=False)):
             files.remove_tree(draft)
         else:
             files.unlink(draft)

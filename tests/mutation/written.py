@@ -86,7 +86,7 @@ TAKING = (
     near(
         "intake",
         "anybody",
-        "if not may_submit(status.st_uid, self.config.cronjob.accept_from):",
+        "if not accepted:",
         "if False:",
         "[cronjob] accept_from is asked of the file that is read",
     ),
@@ -377,7 +377,7 @@ WATCHING = (
     near(
         "submitter",
         "all or nothing",
-        "            elif len(batch) > 1:\n",
+        "            elif len(left) > 1:\n",
         "            elif False:\n",
         "where a batch fails, each of its jobs is tried by itself",
     ),
@@ -527,7 +527,7 @@ ANSWERING = (
     near(
         "placing",
         "onto folders",
-        "        if os.path.isdir(target.path) and not os.path.islink(target.path):",
+        "        if stat.S_ISDIR(files.mode_of(target.path, follow=False)):",
         "        if False:",
         "nothing is placed while one destination is a folder",
     ),
@@ -1132,6 +1132,78 @@ PILOTS = (
     ),
 )
 
+DOUBTING = "tests/integration/test_doubts.py"
+DAMAGED = "tests/integration/test_damaged_files.py"
+PASSING = "tests/unit/test_passing_errors.py"
+PORTIONS = "tests/unit/test_portions.py"
+
+PATIENCE = (
+    near(
+        "steps",
+        "believe one look",
+        "            if not plan.is_believed(record.doubts, self._state.elapsed.age_s(record.doubted_at)):",
+        "            if False:",
+        "what one look does not find on the cluster is looked for again",
+        DOUBTING,
+    ),
+    near(
+        "collecting",
+        "empty streams",
+        "        doubt = promised or _short(found, streams)\n",
+        "        doubt = promised\n",
+        "a stream that is shorter than the result says is looked for again",
+        DOUBTING,
+    ),
+    near(
+        "mending",
+        "collect onto ours",
+        "    placing.unplace(record)\n",
+        "",
+        "what stood at a destination is back before a result is collected again",
+        DAMAGED,
+    ),
+    near(
+        "staging",
+        "any script",
+        "script=self._records.read_script(job.id),",
+        'script=self._records.read_bytes(job.id, "script") or b"",',
+        "an empty script is never sent",
+        DAMAGED,
+    ),
+    near(
+        "portions",
+        "all again",
+        "                self._note(step, len(portion) // PART)\n",
+        "                pass\n",
+        "after a kill a step takes fewer jobs",
+        PORTIONS,
+    ),
+    near(
+        "state",
+        "another machine",
+        "        if error.errno in files.PASSING:\n            raise\n    return text",
+        "        pass\n    return text",
+        "a machine whose id cannot be read is not another one",
+        PASSING,
+    ),
+    near(
+        "settling",
+        "hopeless drops",
+        "        if error.errno in files.PASSING:\n            raise\n",
+        "",
+        "a drop that cannot be read now is not hopeless",
+        PASSING,
+    ),
+    far(
+        "files",
+        "no permission",
+        "        effects.access(path, mode)\n        return True\n    except OSError as error:\n        if error.errno in PASSING:",
+        "        effects.access(path, mode)\n        return True\n    except OSError as error:\n        if False:",
+        "a call that fails is not the answer no",
+        PASSING,
+    ),
+)
+
 WRITTEN: tuple[Written, ...] = (
     *TAKING,
     *STAGING,
@@ -1139,4 +1211,5 @@ WRITTEN: tuple[Written, ...] = (
     *ANSWERING,
     *OURSELVES,
     *PILOTS,
+    *PATIENCE,
 )

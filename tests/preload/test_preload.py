@@ -64,6 +64,15 @@ ONCE_WRONG = {
     "a stream that cannot be read now": Fault(
         SESSION, Call.OPEN_READ, Act.FAIL, 1, errno.ESTALE, LASTING, "workspace/jobs/*/stdout"
     ),
+    "a result that is not found at first": Fault(
+        SESSION, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 3, "workspace/jobs/*/result.json"
+    ),
+    "a stream that is not found at first": Fault(
+        SESSION, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 3, "workspace/jobs/*/stdout"
+    ),
+    "an output that is not found at first": Fault(
+        SESSION, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 2, "workspace/jobs/*/work/*"
+    ),
     "a workspace that cannot be read now": Fault(
         SESSION, Call.OPEN_READ, Act.FAIL, 1, errno.EIO, 1, "workspace/PROTOCOL"
     ),

@@ -29,8 +29,8 @@ LAYERS = {
     "effects": (
         "access ahead answer bulk collecting connection conversation crontab data_channel "
         "deployment description doorbell elapsed errand failure far_end hosts inputs intake lane "
-        "listing logbook node placing policy receiving record report restore sending session "
-        "settling sight staging state steps tidings tidying travel trouble upkeep"
+        "listing logbook mending node placing policy portions receiving record report restore "
+        "sending session settling sight staging state steps tidings tidying travel trouble upkeep"
     ),
     "submitter": "submitter",
     "cli": "cli demo doctor explanation",

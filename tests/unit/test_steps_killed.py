@@ -297,7 +297,7 @@ def test_a_phase_is_written_only_when_what_it_means_is_there(
         desk.again()
         for record in desk.records:
             if record.phase == "STAGING":
-                assert desk.records.read_json(record.id, "description.json") == {}
+                assert desk.records.read_bytes(record.id, "description.json") == b"{}"
                 assert desk.records.read_bytes(record.id, "job") == b"{}"
         if not happened:
             return

@@ -10,15 +10,18 @@ one rename, so its absence means: already answered.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from hpc_batch import jobfile, node, placing
 from hpc_batch.intake import ANSWER_BYTES, Intake, move_aside
 from hpc_batch.node import Node
-from hpc_batch.record import Record, Records, history_line, now
+from hpc_batch.record import Damaged, Record, Records, history_line, now
 from hpc_batch.state import State
 from hpc_cluster import durable, files
+
+log = logging.getLogger("hpc_batch")
 
 
 class Answers:
@@ -59,7 +62,7 @@ class Answers:
                 else:
                     failed.append(replace(record, message=text))
         settled = self._settle(placed, stuck)
-        self._records.save_all([record.enter("ANSWERING") for record in settled])
+        self._records.save_all([record.enter("ANSWERING", placed=True) for record in settled])
         self.begin_unplacing(failed)
         return stuck, failed
 
@@ -195,10 +198,13 @@ class Answers:
         if far and purge is not None:
             gone |= purge([r.id for r in far])
         done = [r for r in batch if r.id in gone]
-        lines, placed = [], set()
+        lines, placed = [], {r.id for r in done if r.placed}
         for record in done:
-            decided = self._records.read_json(record.id, "answer.json")
-            if decided is not None:
+            try:
+                decided = self._records.read_json(record.id, "answer.json")
+            except Damaged as damaged:
+                log.warning("%s %s; the history lacks it", record.id, damaged)
+            else:
                 lines.append(history_line(record, decided))
                 placed |= {record.id} if decided["status"] == "ok" else set()
         placing.tidy_all({r.id: r for r in done}, placed)

@@ -27,6 +27,8 @@ from hpc_batch.tidings import Collected
 from hpc_batch.travel import Travel
 from hpc_cluster import durable, files
 
+DESCRIPTION = "description.json"
+
 PASSING = frozenset(errno.errorcode[number] for number in files.PASSING)
 """Failures of a fetch that may pass; the job waits for a later pass."""
 
@@ -59,6 +61,9 @@ class Collection:
     """Nothing to place."""
     waiting: dict[str, str] = field(default_factory=dict)
     stuck: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
+    """J: what belongs to the job and was not found, of those that are decided all the same. A
+    file server may not have heard of it yet: one look proves nothing."""
 
 
 class Collecting:
@@ -115,14 +120,16 @@ class Collecting:
         """Return what to fetch for a job that ended well."""
         if ticket.kind != "ok" or not collected.result:
             return []
-        description = self._records.read_json(record.id, "description.json")
+        # A release before this one did not keep the layout in the record.
+        description = {} if record.layout else self._records.read_json(record.id, DESCRIPTION)
+        layout = record.layout or description["layout"]
         known = collected.result.get("outputs", {})
         return [
             WantedOutput(
                 job=record.id,
                 attempt=ticket.attempt,
                 name=os.path.basename(target.path),
-                layout=description["layout"],
+                layout=layout,
                 bytes=int(known[target.key]["bytes"]),
                 opener=_opener(placing.temporary(record, number, ticket.attempt)),
                 sha256=str(known[target.key]["sha256"]),
@@ -161,6 +168,11 @@ class Collecting:
             return
         stdout, stderr = (_text(s) for s in streams) if streams else ("", "")
         found = collected.result
+        # Of others, a start that nobody counts may have left a result, or none.
+        promised = collected.error if ticket.kind in ("ok", "fail") else None
+        doubt = promised or _short(found, streams)
+        if doubt is not None:
+            result.doubts[record.id] = doubt
         if found is None and ticket.kind in ("ok", "fail"):
             message = f"its result on the cluster cannot be read: {collected.error}"
             self._answer(record, node.make(record, "lost", message), result)
@@ -189,6 +201,8 @@ class Collecting:
         elif trouble[0]:
             result.stuck[record.id] = trouble[1]
         else:
+            if any(_is_gone(got) for got in outputs):
+                result.doubts.setdefault(record.id, trouble[1])
             seen["outputs"] = {}
             self._answer(record, node.make(record, "stage_out", trouble[1], seen=seen), result)
 
@@ -250,6 +264,21 @@ def _passing(streams: list[Fetched]) -> str | None:
         if stream.failure is not None and stream.failure.kind in PASSING:
             return f"its {name} cannot be fetched: {stream.failure.message}"
     return None
+
+
+def _short(found: Mapping[str, Any] | None, streams: list[Fetched]) -> str | None:
+    """Return which stream is not as long as the result says; None where nothing is wrong."""
+    for name, stream in zip(("stdout", "stderr"), streams):
+        wanted = (found or {}).get(f"{name}_bytes", 0)
+        if isinstance(wanted, int) and wanted > stream.size:
+            return f"its {name} has {stream.size} of {wanted} bytes"
+    return None
+
+
+def _is_gone(output: Fetched) -> bool:
+    """Tell whether an output was not found on the cluster."""
+    failure = output.failure
+    return failure is not None and not failure.here and failure.kind == "ENOENT"
 
 
 def _text(stream: Fetched) -> str:

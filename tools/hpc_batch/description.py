@@ -134,30 +134,20 @@ def _target_problem(path: str, config: Config) -> str | None:
     if "\0" in path:
         return "is no possible path"
     folder = os.path.dirname(path)
-    if not stat.S_ISDIR(_mode(folder)):
+    if not files.is_folder(folder):
         return f"cannot be written: there is no folder {folder!r}"
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not files.permits(folder, os.W_OK | os.X_OK):
         return f"cannot be written: no permission to write in {folder!r}"
-    mode = _mode(path)
+    mode = files.mode_of(path)
     if stat.S_ISDIR(mode):
         return "is a folder; name a file"
     if mode and not stat.S_ISREG(mode):
         return "is not a regular file"
     private = [config.cronjob.dropbox, config.cronjob.state]
-    real = os.path.join(os.path.realpath(folder), os.path.basename(path))
-    if lies_below(folder, private) or real == os.path.realpath(config.path):
+    real = os.path.join(files.real_path(folder), os.path.basename(path))
+    if lies_below(folder, private) or real == files.real_path(str(config.path)):
         return "lies in hpc_batch's own folders; name a place outside dropbox and state"
     roots = config.cronjob.output_roots
     if roots and not lies_below(folder, roots):
         return "is not below [cronjob] output_roots"
     return None
-
-
-def _mode(path: str) -> int:
-    """Return the mode of what a path leads to; 0 where there is nothing. Raises OSError."""
-    try:
-        return os.stat(path).st_mode
-    except OSError as error:
-        if error.errno in files.PASSING:
-            raise
-        return 0

@@ -63,10 +63,13 @@ def examine(path: str) -> Stamp:
 
 
 def lies_below(path: str, folders: Iterable[os.PathLike[str] | str]) -> bool:
-    """Tell whether a path, links followed, lies in one of the folders or below."""
-    real = os.path.realpath(path)
+    """Tell whether a path, links followed, lies in one of the folders or below.
+
+    Raises OSError where that cannot be said now.
+    """
+    real = files.real_path(path)
     for folder in folders:
-        root = os.path.realpath(folder)
+        root = files.real_path(os.fspath(folder))
         if real == root or real.startswith(root.rstrip("/") + "/"):
             return True
     return False

@@ -92,14 +92,18 @@ class Intake:
     def read(self, record: Record) -> bytes:
         """Return the text of a taken drop, which is read once; of one that is too long, enough.
 
-        Raises OSError, and PermissionError where its owner may not submit jobs here.
+        Raises OSError, and PermissionError where its owner may not submit jobs here; EAGAIN where
+        the owner's name is not to be had.
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with open(os.open(self.state.of_job(record.id, "drop"), flags), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "it is not a regular file")
-            if not may_submit(status.st_uid, self.config.cronjob.accept_from):
+            accepted = may_submit(status.st_uid, self.config.cronjob.accept_from)
+            if accepted is None:
+                raise OSError(errno.EAGAIN, f"user {status.st_uid} has no name on this machine")
+            if not accepted:
                 text = f"user {status.st_uid} is not in [cronjob] accept_from"
                 raise PermissionError(errno.EPERM, text)
             return file.read(jobfile.JOB_BYTES + 1)
@@ -110,15 +114,15 @@ class Intake:
         `message` tells what it waits for, where something is wrong.
         """
         for record in records:
-            data = self.records.read_bytes(record.id, "job")
             node = {"id": record.id, "since": now(), "state": state}
             if message is not None:
                 node["message"] = message
-            text = jobfile.submitted_text(jobfile.parse_or_none(data or b""), node)
             path = self.drop_path(record, ".submitted")
             temporary = str(self.state.inner / f"{record.id}.submitted")
             with contextlib.suppress(OSError):
                 # RACE: none; a dropbox that is full or read-only only shows no progress.
+                data = self.records.read_bytes(record.id, "job")
+                text = jobfile.submitted_text(jobfile.parse_or_none(data or b""), node)
                 files.write_new(temporary, b"")
                 files.fill(temporary, text, *self.readable())
                 files.rename(temporary, path)

@@ -80,12 +80,15 @@ def unanswerable(drop: Drop) -> str | None:
     return None
 
 
-def may_submit(owner: int, accepted: Iterable[str]) -> bool:
-    """Tell whether a user's drops are taken: this account's are, and all where none is named."""
+def may_submit(owner: int, accepted: Iterable[str]) -> bool | None:
+    """Tell whether a user's drops are taken: this account's are, and all where none is named.
+
+    None where the user's name is not to be had: a directory service that fails looks like that.
+    """
     names = set(accepted)
     if not names or owner == os.geteuid() or str(owner) in names:
         return True
     try:
         return pwd.getpwuid(owner).pw_name in names
     except KeyError:
-        return False
+        return None

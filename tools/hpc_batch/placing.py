@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
@@ -50,7 +51,7 @@ def place(record: Record) -> None:
     Raises OSError; then the step is repeated, or undone by `unplace`.
     """
     for number, target in enumerate(record.targets):
-        if os.path.isdir(target.path) and not os.path.islink(target.path):
+        if stat.S_ISDIR(files.mode_of(target.path, follow=False)):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target.path)
         if target.existed and files.exists(temporary(record, number, record.attempt)):
             _keep(target.path, _beside(record, number, "old"))

@@ -74,6 +74,10 @@ LOST_CENSUSES = 10
 LOST_S = 24 * 3600
 """A published job is lost after so many complete censuses without a ticket, over so long a time."""
 
+DOUBT_LOOKS = 3
+DOUBT_S = 600
+"""What belongs to a ticket in done is believed missing after so many looks, over so long a time."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -126,3 +130,8 @@ def next_step(seen: Seen) -> Step:
 def is_lost(missing: int, missing_s: float) -> bool:
     """Tell whether a job's ticket has been missing often and long enough to answer `lost`."""
     return missing >= LOST_CENSUSES and missing_s >= LOST_S
+
+
+def is_believed(looks: int, doubted_s: float) -> bool:
+    """Tell whether files of a job were missed often and long enough to answer that they are."""
+    return looks >= DOUBT_LOOKS and doubted_s >= DOUBT_S

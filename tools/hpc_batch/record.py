@@ -14,6 +14,8 @@ always by replacing the whole file atomically. Phases change for whole batches o
     UNPLACING     before     placing failed for good; what stood there comes back
     ANSWERING     before     the answer is decided (`answer.json` beside the record)
     CLEANING      after      answered; only litter is left
+
+Where a file beside a record says nothing, `mending` takes the job back to a phase that writes it.
 """
 
 from __future__ import annotations
@@ -92,6 +94,8 @@ class Record:
     """The done ticket whose results are being placed or answered."""
     attempt: int = 0
     """The attempt whose outputs are placed."""
+    layout: str = ""
+    """`flat` or `split`, as in the description; known once that is written."""
     need_s: int = 0
     """So much walltime it may need; 0: as much as there is."""
     since: str = ""
@@ -106,6 +110,12 @@ class Record:
     """Complete censuses in a row that listed no ticket of this published job."""
     missing_since: str | None = None
     missing_at: float | None = None
+    doubts: int = 0
+    """Looks that did not find on the cluster what belongs to its ticket in done."""
+    doubted_since: str | None = None
+    doubted_at: float | None = None
+    placed: bool = False
+    """All its outputs stand at their destinations."""
     times: Mapping[str, str] = field(default_factory=dict)
     """dropped, accepted, staged, started, ended, returned: UTC."""
 
@@ -149,6 +159,22 @@ def new_id(instance: str) -> str:
 
 NO_RECORD = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 """What is raised by a document that is no record."""
+
+
+class Damaged(Exception):
+    """A file beside a record is missing, cut or overwritten."""
+
+    def __init__(self, path: str, why: str = "") -> None:
+        super().__init__(f"{path} is damaged" + (f" ({why})" if why else ""))
+        self.path = path
+
+
+BESIDE = {
+    "description.json": frozenset(("id", "script", "word", "layout", "inputs", "outputs")),
+    "answer.json": frozenset(("status", "reason", "message", "times", "stdout", "stderr")),
+    "unplaced.json": frozenset(("status", "reason", "message", "times", "stdout", "stderr")),
+}
+"""Documents beside a record, and what each holds at least."""
 
 
 class Records:
@@ -280,12 +306,27 @@ class Records:
         self._sorted = None
         durable.sync_folder(self._root)
 
-    def read_json(self, job: str, name: str) -> Any:
-        """Return a JSON document beside a record; None when it is not there."""
+    def read_json(self, job: str, name: str) -> dict[str, Any]:
+        """Return a document beside a record. Raises Damaged, and OSError for what may pass."""
+        path = self.path(job, name)
         try:
-            return files.read_json(self.path(job, name))
-        except FileNotFoundError:
-            return None
+            found = files.read_json(path)
+        except (ValueError, RecursionError):
+            raise Damaged(path) from None
+        except OSError as error:
+            if error.errno in files.PASSING:
+                raise
+            raise Damaged(path, error.strerror or "") from None
+        if not isinstance(found, dict) or not BESIDE[name] <= found.keys():
+            raise Damaged(path)
+        return found
+
+    def read_script(self, job: str) -> bytes:
+        """Return the rendered script. Raises Damaged, and OSError for what may pass."""
+        script = self.read_bytes(job, "script")
+        if not script:
+            raise Damaged(self.path(job, "script"))
+        return script
 
     def read_bytes(self, job: str, name: str) -> bytes | None:
         """Return a file beside a record; None when it is not there."""

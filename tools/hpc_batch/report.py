@@ -105,7 +105,8 @@ class Report:
         return record.phase != "INTENT" or files.exists(drop)
 
     def _stuck(self, record: Record, state: str) -> dict[str, Any] | None:
-        began = record.stuck_at if record.stuck_at is not None else record.missing_at
+        counts = (record.missing_at, record.doubted_at, record.stuck_at)
+        began = next((count for count in counts if count is not None), None)
         waited_s = self._state.elapsed.age_s(began) if began is not None else 0.0
         found = stuck_of(record, state, waited_s)
         return None if found is None else {**vars(found), "next": found.next}

@@ -26,6 +26,7 @@ from typing import Literal
 
 from hpc_batch import jobfile
 from hpc_batch.config import Config
+from hpc_cluster import files
 
 QUIET_S = 2.0
 OPEN_S = 600.0
@@ -54,7 +55,7 @@ class Look:
 def judge(path: str, clock: float, config: Config) -> Verdict:
     """Tell whether a drop, or one already taken, is settled: take it, wait, or leave it alone.
 
-    Raises FileNotFoundError when it is gone.
+    Raises FileNotFoundError when it is gone, and OSError for what may pass.
     """
     look = _look(path, clock)
     if look is None:
@@ -65,7 +66,7 @@ def judge(path: str, clock: float, config: Config) -> Verdict:
 def wait_of(path: str, clock: float, config: Config) -> tuple[float, str]:
     """Return for how long a drop will not be taken yet, in seconds, and why, in words.
 
-    0 when it is settled. Raises FileNotFoundError when it is gone.
+    0 when it is settled. Raises FileNotFoundError when it is gone, and OSError for what may pass.
     """
     look = _look(path, clock)
     if look is None:
@@ -84,6 +85,8 @@ def _look(path: str, clock: float) -> Look | None:
         # RACE: a FIFO or a link has taken its place.
         if error.errno in (errno.ELOOP, errno.ENXIO):
             return None
+        if error.errno in files.PASSING:
+            raise
         return Look(clock - os.lstat(path).st_ctime, readable=False)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)

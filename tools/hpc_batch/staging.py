@@ -135,7 +135,7 @@ class Staging:
         return Load(
             job=job.id,
             description=self._records.read_json(job.id, "description.json"),
-            script=self._records.read_bytes(job.id, "script") or b"",
+            script=self._records.read_script(job.id),
             inputs=tuple(
                 Carried(i.stamp[0], self._key(i) if _stored(i) else None) for i in job.inputs
             ),

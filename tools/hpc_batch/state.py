@@ -9,13 +9,12 @@ lose or repeat jobs; it is refused until the operator says `hpc-batch resume --r
     state/                              dropbox/.hpc_batch/
       lock  machine  trouble.json         instance  probe
       jobs/J/  history.jsonl              J.drop  J.answer  J.cancel
-      status.json  paused  log
+      status.json  portions.json  paused  log
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import stat
@@ -38,9 +37,6 @@ INSTANCE_BYTES = 128
 """Size of `instance`: one sector at most, overwritten in place, which needs no free space."""
 
 RESTORE = "hpc-batch resume --restored"
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors that pass once somebody has made room."""
 
 
 class Busy(Exception):
@@ -205,12 +201,17 @@ class State:
 
 
 def machine_id() -> str:
-    """Return what tells this machine from others."""
-    with contextlib.suppress(OSError):
-        text = Path("/etc/machine-id").read_text(encoding="ascii").strip()
-        if text:
-            return text
-    return os.uname().nodename
+    """Return what tells this machine from others. Raises OSError where that may pass.
+
+    Another answer than before would stop all passes.
+    """
+    text = b""
+    try:
+        text = files.read_bytes(files.real_path("/etc/machine-id")).strip()
+    except OSError as error:
+        if error.errno in files.PASSING:
+            raise
+    return text.decode("ascii", "replace") or os.uname().nodename
 
 
 @contextlib.contextmanager
@@ -241,11 +242,11 @@ def hold(config: Config, patience_s: float = 0.0) -> Iterator[State]:
 
 
 def _check_folders(folder: Path, dropbox: Path) -> None:
-    if not dropbox.is_dir():
+    if not files.is_folder(str(dropbox)):
         raise ConfigError(f"dropbox {dropbox} is no folder: mkdir -p {dropbox}")
-    if not os.access(dropbox, os.W_OK | os.X_OK | os.R_OK):
+    if not files.permits(str(dropbox), os.W_OK | os.X_OK | os.R_OK):
         raise ConfigError(f"dropbox {dropbox} must be readable and writable to this account")
-    kind = network_file_system(folder if folder.exists() else folder.parent)
+    kind = network_file_system(folder if files.mode_of(str(folder)) else folder.parent)
     if kind is not None:
         raise ConfigError(
             f"state {folder} lies on a network file system ({kind}), where locks do not hold: "
@@ -256,7 +257,7 @@ def _check_folders(folder: Path, dropbox: Path) -> None:
         files.make_folder(str(dropbox / ".hpc_batch"))
     except OSError as error:
         text = f"cannot make {error.filename}: {error.strerror}"
-        if error.errno in FULL:
+        if error.errno in files.PASSING:
             raise StorageError(f"{text}; tried again") from None
         raise ConfigError(text) from None
     for private in (folder, dropbox / ".hpc_batch"):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hpc_batch import node, plan
+from hpc_batch import mending, node, plan
 from hpc_batch.answer import Answers
 from hpc_batch.collecting import Ticket, ticket_of
 from hpc_batch.config import Config
@@ -100,7 +100,8 @@ class Steps:
                 bad.append((record, node.make(record, "rejected", text)))
             except OSError as error:
                 if error.errno in files.PASSING:
-                    stuck[record.id] = f"it cannot be checked: {error.strerror}: {error.filename}"
+                    where = f": {error.filename!r}" if error.filename is not None else ""
+                    stuck[record.id] = f"it cannot be checked: {error.strerror}{where}"
                     continue
                 text = f"the job file cannot be read: {error.strerror}"
                 bad.append((record, node.make(record, "rejected", text)))
@@ -113,6 +114,7 @@ class Steps:
                         script=made.description["script"],
                         inputs=made.inputs,
                         targets=made.targets,
+                        layout=made.description["layout"],
                         need_s=need_s(made.description["time_limit"]),
                         remote=True,
                     )
@@ -224,10 +226,36 @@ class Steps:
             tickets, self._config.limits.stdout_bytes, self._sight.collected
         )
         times = {j: n["times"] for j, n in found.nodes.items()}
-        self._answers.begin_placing((_timed(r, times), found.nodes[r.id]) for r in found.placing)
-        self._answers.decide((_timed(r, times), found.nodes[r.id]) for r in found.answering)
+        doubted = self._doubt(found.doubts)
+        self._answers.begin_placing(
+            (_timed(r, times), found.nodes[r.id]) for r in found.placing if r.id not in doubted
+        )
+        self._answers.decide(
+            (_timed(r, times), found.nodes[r.id]) for r in found.answering if r.id not in doubted
+        )
         self._note_waiting(found.waiting)
         self._note_stuck(found.stuck, "stage_out")
+
+    def _doubt(self, doubts: Mapping[str, str]) -> frozenset[str]:
+        """Count looks that did not find everything; return the jobs that are looked for again."""
+        counted = []
+        for job, text in doubts.items():
+            record = self._records[job]
+            if record.doubted_at is None:
+                at = self._state.elapsed.seconds()
+                record = replace(record, doubted_since=now(), doubted_at=at)
+            record = replace(record, doubts=record.doubts + 1, message=text)
+            if not plan.is_believed(record.doubts, self._state.elapsed.age_s(record.doubted_at)):
+                counted.append(record)
+        self._records.save_all(counted)
+        return frozenset(r.id for r in counted)
+
+    def mend(self, record: Record) -> bool:
+        """Back to the phase that writes what is damaged; False where none does. Raises OSError."""
+        mended = mending.mended(record)
+        if mended is not None:
+            self._records.save_all([mended])
+        return mended is not None
 
     def unplace(self, batch: list[Record]) -> None:
         """UNPLACING to ANSWERING."""

@@ -4,6 +4,7 @@
     STAGING                   inputs that do not get there (a full disk)       stage_in
     PUBLISHED   ready         a time limit that fits no pilot any more         rejected
     PUBLISHED   done          outputs that cannot be fetched (a full disk)     stage_out
+    PUBLISHED   done          files that are not to be found on the cluster    lost, stage_out
     PUBLISHED   no ticket     files that somebody removed from the cluster     lost
     PLACING     UNPLACING     destinations that cannot be written              stage_out
     ANSWERING                 an answer that cannot be written                 tried for ever
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from hpc_batch.plan import LOST_CENSUSES, LOST_S, STUCK_S
+from hpc_batch.plan import DOUBT_S, LOST_CENSUSES, LOST_S, STUCK_S
 
 if TYPE_CHECKING:
     from hpc_batch.record import Record
@@ -66,6 +67,9 @@ def stuck_of(record: Record, state: str, waited_s: float) -> Stuck | None:
         )
         since = record.missing_since
         return Stuck(since, why, _later(LOST_S - waited_s), "lost")
+    if record.phase == "PUBLISHED" and record.doubts and record.doubted_since:
+        why = f"{record.message} (looked for {record.doubts} times)"
+        return Stuck(record.doubted_since, why, _later(DOUBT_S - waited_s), "lost or stage_out")
     if record.stuck_since is None:
         return None
     reason = {"STAGING": "stage_in", "PUBLISHED": "stage_out"}.get(record.phase, "stage_out")

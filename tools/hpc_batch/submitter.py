@@ -32,7 +32,8 @@ from hpc_batch.errors import ConfigError, FarEndError, RemoteError, StorageError
 from hpc_batch.fitting import misfit
 from hpc_batch.lingering import LOCK_S, serving_s
 from hpc_batch.listing import Drop, Listing, look, may_submit, unanswerable
-from hpc_batch.record import Record, Records
+from hpc_batch.portions import Portions
+from hpc_batch.record import Damaged, Record, Records
 from hpc_batch.report import Report
 from hpc_batch.sight import Census, Sight
 from hpc_batch.state import Busy, State, check_home, hold, is_at_home
@@ -139,6 +140,7 @@ class Pass:
         )
         self.upkeep = Upkeep(config, state, self.records, self.report, self.ledger)
         self.upkeep.email = options.email
+        self._portions = Portions(state, lambda: self.access.refused)
         self._again_s = LOOK_S
         """A drop may have settled so long after it was looked at."""
         self._held: frozenset[str] = frozenset()
@@ -271,7 +273,8 @@ class Pass:
                 steps = [self._next(r) for r in self.records]
             batch = [r for r, found in zip(self.records, steps) if found == step]
             if batch and not (self._paused and step == "stage"):
-                self._act(step, batch)
+                for portion in self._portions.of(step, batch):
+                    self._act(step, portion)
                 steps = None
         self._keep_up()
         if self.access.connection is not None:
@@ -301,21 +304,42 @@ class Pass:
             )
         )
 
-    def _act(self, step: plan.Step, batch: list[Record]) -> None:
-        """Perform a step for a batch; where that fails, for each job by itself."""
+    def _act(self, step: plan.Step, batch: Sequence[Record]) -> None:
+        """Perform a step for a batch; where that fails, for each half of it, down to one job."""
+        # What was done for some may have been written down before it failed for others.
+        known = [self.records[r.id] for r in batch if r.id in self.records]
+        left = [r for r in known if self._next(r) == step]
+        if not left:
+            return
         try:
-            self.steps.perform[step](batch)
+            self.steps.perform[step](left)
         except Exception as error:
             alone = isinstance(error, FarEndError) and error.kind in OF_ONE_JOB
             if isinstance(error, RemoteError) and not alone:
                 self.access.lost(error)
-            elif len(batch) > 1:
-                # What was done for some may have been written down before it failed for others.
-                for record in [self.records[r.id] for r in batch if r.id in self.records]:
-                    if self._next(record) == step:
-                        self._act(step, [record])
+            elif len(left) > 1:
+                half = len(left) // 2
+                self._act(step, left[:half])
+                self._act(step, left[half:])
+            elif isinstance(error, Damaged):
+                self._mend(left[0], error)
             else:
-                self._stumbled(step, batch[0], error)
+                self._stumbled(step, left[0], error)
+
+    def _mend(self, record: Record, damaged: Damaged) -> None:
+        """Find out again what a damaged file said; where that fails, the job stands still."""
+        try:
+            mended = self.steps.mend(record)
+        except OSError as error:
+            mended = False
+            damaged = Damaged(damaged.path, f"{error.strerror}: {_place(error, self.config)}")
+        if mended:
+            text = f"{damaged}; {record.name} is taken back a step, and goes on from there"
+            log.warning("%s %s", record.id, text)
+            self.ledger.note(f"damaged {record.id}", text)
+            return
+        text = f"{damaged}, and {record.name} stands still. Bring the file back"
+        self.ledger.note(f"damaged {record.id}", text, code=75)
 
     def _stumbled(self, step: plan.Step, record: Record, error: Exception) -> None:
         """Note an error that nobody foresaw; the job stays where it is, and is tried again."""
@@ -420,10 +444,10 @@ class Pass:
                 self._held |= {name}
             elif not self._paused and self._is_settled(drop, listing, clock):
                 settled.append(drop)
-        taken = self.intake.take(settled)
-        for record in taken:
-            log.info("%s taken: %s", record.id, record.name)
-            in_flight[record.name] = record
+        for portion in self._portions.of("take", settled):
+            for record in self.intake.take(portion):
+                log.info("%s taken: %s", record.id, record.name)
+                in_flight[record.name] = record
         self._remove_drafts(listing, clock)
         for name in listing.cancels:
             self._take_cancel(name, in_flight.get(_name(name)), listing, clock)
@@ -465,7 +489,10 @@ class Pass:
             owner = path.lstat().st_uid
         except FileNotFoundError:
             return  # RACE: withdrawn since the dropbox was listed, or its job was answered
-        if not may_submit(owner, self.config.cronjob.accept_from):
+        accepted = may_submit(owner, self.config.cronjob.accept_from)
+        if accepted is None:
+            return  # who that is may be known to the next pass
+        if not accepted:
             text = f"{path.name!r} is of a user who is not in [cronjob] accept_from; left alone"
             self.ledger.note(f"cancel {name!r}", text)
             return

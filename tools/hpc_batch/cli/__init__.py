@@ -33,6 +33,7 @@ from hpc_batch.cli import exit_codes
 from hpc_batch.cli.output import CommandError, Output, as_command_error, silence
 from hpc_batch.cli.request import Request
 from hpc_batch.errors import HpcBatchError
+from hpc_cluster import files
 
 VERBS = {
     "Submit": "user.submit",
@@ -117,7 +118,8 @@ def _run(program: str, argv: Sequence[str], parse_them: Callable[[Sequence[str]]
             _tell_traceback(request)
         where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
         what = error.strerror or str(error) or type(error).__name__
-        return output.fail(CommandError(exit_codes.FAILED, "system", f"{what.lower()}{where}"))
+        code = exit_codes.TEMPORARY if error.errno in files.PASSING else exit_codes.FAILED
+        return output.fail(CommandError(code, "system", f"{what.lower()}{where}"))
     except Exception as error:
         where = _tell_traceback(request)
         what = f"this is a bug in hpc_batch: {type(error).__name__}: {error}"

@@ -21,7 +21,8 @@ from hpc_batch.config.table import (
     SECTIONS,
     Config,
 )
-from hpc_batch.errors import ConfigError, Problem
+from hpc_batch.errors import ConfigError, Problem, StorageError
+from hpc_cluster import files
 
 LARGEST_BYTES = 1 << 20
 HIDDEN = "(hidden)"
@@ -33,7 +34,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 def find(explicit: Path | None) -> Path:
     """Return the configuration to use: the one that was named, or the first there is.
 
-    Raises ConfigError, naming the places that were looked at.
+    Raises ConfigError, naming the places that were looked at, and OSError for what may pass.
     """
     named = explicit or os.environ.get("HPC_BATCH_CONFIG")
     if named:
@@ -44,7 +45,7 @@ def find(explicit: Path | None) -> Path:
         Path("/etc/hpc_batch/hpc_batch.ini"),
     ]
     for place in places:
-        if place.exists():
+        if files.mode_of(str(place)):
             return place
     looked = ", ".join(str(place.absolute()) for place in places)
     raise ConfigError(
@@ -54,7 +55,10 @@ def find(explicit: Path | None) -> Path:
 
 
 def load(path: Path) -> Config:
-    """Read a configuration. Raises ConfigError with every problem of the file."""
+    """Read a configuration.
+
+    Raises ConfigError with every problem of the file, and StorageError where it cannot be read now.
+    """
     path = Path(os.path.abspath(path))
     text, mode = _read(path)
     entries, problems = ini.parse(text)
@@ -81,7 +85,8 @@ def _read(path: Path) -> tuple[str, int]:
                 raise ConfigError(f"{path}: is not a regular file")
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        kind = StorageError if error.errno in files.PASSING else ConfigError
+        raise kind(f"{path}: {(error.strerror or str(error)).lower()}") from None
     if len(data) > LARGEST_BYTES:
         raise ConfigError(f"{path}: is larger than 1 MiB; that is no configuration")
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpc_batch.errors import AuthenticationError
+from hpc_batch.errors import AuthenticationError, RemoteError
+from hpc_cluster import files
 
 if TYPE_CHECKING:
     from hpc_batch.config import Remote
@@ -15,18 +16,24 @@ LINE_BYTES = 64 << 10
 def passphrase(remote: Remote) -> str | None:
     """Return the key's passphrase: from the ini, else the first line of passphrase_file.
 
-    Raises AuthenticationError when the file cannot be read.
+    Raises AuthenticationError when the file cannot be read, RemoteError where that may pass.
     """
     if remote.passphrase is not None or remote.passphrase_file is None:
         return remote.passphrase
     try:
         with open(remote.passphrase_file, encoding="utf-8", newline="") as file:
             return file.readline(LINE_BYTES).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise AuthenticationError(
-            f"[remote] passphrase_file {remote.passphrase_file}: {reason}"
-        ) from error
+    except OSError as error:
+        raise unreadable(f"[remote] passphrase_file {remote.passphrase_file}", error) from error
+    except UnicodeDecodeError as error:
+        what = f"[remote] passphrase_file {remote.passphrase_file}: it is not UTF-8"
+        raise AuthenticationError(what) from error
+
+
+def unreadable(what: str, error: OSError) -> RemoteError:
+    """Return the error for a file that a login needs: the operator's, unless it may pass."""
+    kind = RemoteError if error.errno in files.PASSING else AuthenticationError
+    return kind(f"{what}: {error.strerror}")
 
 
 def locked(key: object) -> AuthenticationError:

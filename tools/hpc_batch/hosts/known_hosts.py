@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hpc_batch.errors import HostKeyError
+from hpc_batch.errors import HostKeyError, RemoteError
+from hpc_cluster import files
 
 Judgement = Literal["known", "unknown", "changed", "revoked"]
 
@@ -72,7 +73,7 @@ class KnownHosts:
     def __init__(self, paths: Iterable[Path]) -> None:
         """Read the files; one that is not there holds no keys.
 
-        Raises HostKeyError when a file is there and cannot be read.
+        Raises HostKeyError when a file is there and cannot be read, RemoteError if that may pass.
         """
         self.paths = tuple(paths)
         self.entries: list[Entry] = []
@@ -82,7 +83,8 @@ class KnownHosts:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise HostKeyError(f"known hosts {path}: {error.strerror}") from error
+                kind = RemoteError if error.errno in files.PASSING else HostKeyError
+                raise kind(f"known hosts {path}: {error.strerror}") from error
             self.entries += [entry for entry in map(_parse, text.splitlines()) if entry]
 
     def kinds(self, host: str, port: int) -> list[str]:

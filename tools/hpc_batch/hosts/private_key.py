@@ -8,20 +8,28 @@ import paramiko
 
 from hpc_batch.errors import AuthenticationError
 from hpc_batch.hosts import credentials
+from hpc_cluster import files
 
 
 def load(path: Path, passphrase: str | None) -> paramiko.PKey:
     """Return the private key of a file; the passphrase is used only if it has one.
 
-    Raises AuthenticationError that says what is wrong with the file or the passphrase.
+    Raises AuthenticationError that says what is wrong with the file or the passphrase, and
+    RemoteError where the file cannot be read just now.
     """
+    try:
+        return _unlocked(path, passphrase)
+    except OSError as error:
+        raise credentials.unreadable(f"[remote] key_file {path}", error) from error
+
+
+def _unlocked(path: Path, passphrase: str | None) -> paramiko.PKey:
+    """Return the private key of a file. Raises AuthenticationError, OSError."""
     try:
         return _any_kind(path, None)
     except paramiko.PasswordRequiredException:
         if passphrase is None:
             raise credentials.locked(path) from None
-    except OSError as error:
-        raise AuthenticationError(f"[remote] key_file {path}: {error.strerror}") from error
     except (paramiko.SSHException, ValueError) as error:
         raise AuthenticationError(
             f"[remote] key_file {path} is no private key that paramiko reads ({error})",
@@ -46,7 +54,7 @@ def _any_kind(path: Path, passphrase: str | None) -> paramiko.PKey:
             complaint = error
         else:
             certificate = Path(f"{path}-cert.pub")
-            if certificate.exists():
+            if files.mode_of(str(certificate)):
                 key.load_certificate(str(certificate))
             return key
     raise locked or complaint

@@ -107,8 +107,8 @@ def load(folder: Path, script: str) -> Template:
     if not SCRIPT_NAME.fullmatch(script):
         text = f"script: {shown(script)} is not the name of a template (letters, digits, ._-)"
         raise TemplateError([Problem(None, text)])
-    path = os.path.realpath(Path(folder) / (script + SUFFIX))
     try:
+        path = disk.real_path(str(Path(folder) / (script + SUFFIX)))
         text_bytes = disk.read_bytes(path, TEMPLATE_BYTES)
     except FileNotFoundError:
         known = scripts(folder)
