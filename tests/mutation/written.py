@@ -1105,8 +1105,8 @@ PILOTS = (
     near(
         "submitter",
         "again what was done",
-        "                    if self._next(record) == step:\n",
-        "                    if record:\n",
+        "        left = [r for r in known if self._next(r) == step]\n",
+        "        left = known\n",
         "a step that failed for a batch is not made again for those for whom it was written down",
     ),
     far(
