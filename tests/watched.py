@@ -33,6 +33,7 @@ class Watched:
             patch.setattr(effects, name, getattr(self, f"_{name}")(getattr(effects, name)))
         for name in ("rename", "link", "symlink", "unlink", "mkdir", "rmdir"):
             patch.setattr(effects, name, self._naming(name, getattr(effects, name)))
+        patch.setattr(effects, "rmtree", self._removing(effects.rmtree))
 
     def pending(self) -> list[str]:
         """Return what a power cut could take away now: contents of files, and names."""
@@ -112,6 +113,15 @@ class Watched:
             elif before is not None and before.st_nlink == 1:
                 self._contents.pop(_key(before), None)
             self._named(paths[-1], gone=name in ("unlink", "rmdir"))
+
+        return effect
+
+    def _removing(self, act: Callable[[Any], None]) -> Callable[[Any], None]:
+        def effect(path: Any) -> None:
+            there = os.path.lexists(path)
+            act(path)
+            if there and not os.path.lexists(path):
+                self._named(path, gone=True)
 
         return effect
 

@@ -45,7 +45,8 @@ def mutants(patterns: tuple[str, ...] = ()) -> list[Mutant]:
         name = f"sync/{site.name}"
         if _wanted(name, patterns):
             changed = durability.without(CHECKOUT, site)
-            found.append(Mutant(name, changed, POWER, "it is made durable"))
+            tests = POWER + tests_of(site.path)
+            found.append(Mutant(name, changed, tests, "it is made durable"))
     return found
 
 
@@ -86,6 +87,7 @@ TESTS = {
         "tests/faults",
         "tests/integration/test_bad_input.py",
     ),
+    "listing": ("tests/integration/test_bad_input.py",),
     "loading": ("tests/integration/test_session.py",),
     "lookout": ("tests/unit/test_queuer.py tests/unit/test_pilot.py",),
     "pilot": ("tests/unit/test_pilot.py tests/unit/test_queuer.py",),
@@ -96,7 +98,7 @@ TESTS = {
     "reaping": ("tests/unit/test_queuer.py tests/unit/test_dismissal.py",),
     "receiving": ("tests/integration/test_session.py",),
     "record": ("tests/unit/test_steps_killed.py", "tests/faults"),
-    "restore": ("tests/integration/test_main_loop.py",),
+    "restore": ("tests/unit/test_durable.py", "tests/integration/test_main_loop.py"),
     "result": ("tests/integration/test_attempt.py tests/integration/test_runner.py",),
     "runner": ("tests/unit/test_runner.py", "tests/integration/test_runner.py"),
     "sending": ("tests/integration/test_session.py",),
@@ -105,6 +107,7 @@ TESTS = {
     "spool": ("tests/unit/test_spool.py", "tests/integration/test_session.py"),
     "staging": ("tests/integration/test_main_loop.py", "tests/integration/test_session.py"),
     "state": ("tests/integration/test_main_loop.py",),
+    "steps": ("tests/integration/test_bad_input.py", "tests/model/test_conformance.py"),
     "store": ("tests/unit/test_store.py", "tests/integration/test_session.py"),
     "submitter": (
         "tests/unit/test_known_jobs.py tests/end_to_end/test_trouble.py",

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from hpc_batch import hosts, session
 from hpc_batch.config import Config
 from hpc_batch.lingering import WHOLE_S
 from hpc_batch.record import Record, Records
 from hpc_batch.state import State, check_home, hold
-from hpc_cluster import files
+from hpc_cluster import durable, files
 
 
 def restore(config: Config) -> list[str]:
@@ -51,8 +51,8 @@ def _restored(config: Config, state: State, records: Records) -> Iterator[str]:
     early = [r for r in records if r.phase in ("ACCEPTED", "STAGING", "PUBLISHING")]
     if early:
         yield from _seen_on_cluster(config, state, records, early)
-    for job in sorted(set(present) - {r.id for r in records}):
-        yield from _orphan(state, job, present[job])
+    known = {r.id for r in records}
+    yield from _orphans(state, {j: k for j, k in sorted(present.items()) if j not in known})
 
 
 def _seen_on_cluster(
@@ -76,17 +76,24 @@ def _seen_on_cluster(
     records.save_all(r.enter("PUBLISHED", remote=True) for r in found)
 
 
-def _orphan(state: State, job: str, kinds: set[str]) -> Iterator[str]:
-    """A drop that was taken after the backup was made goes back into the dropbox."""
-    if kinds >= {"drop", "answer"}:
-        target = state.dropbox / _name_of(state, job)
-        if files.exists(str(target)):
-            target = state.dropbox / f"{job}.job"
-        files.unlink(str(state.dropbox / f"{target.name}.submitted"))
-        files.move(state.of_job(job, "drop"), str(target))
-        yield f"{target.name}: was taken after the backup was made; it is a new drop again"
-    for kind in ("cancel", "answer", "drop"):
-        files.unlink(state.of_job(job, kind))
+def _orphans(state: State, found: Mapping[str, set[str]]) -> Iterator[str]:
+    """Drops that were taken after the backup was made go back into the dropbox.
+
+    They are there for good before anything goes that tells of them.
+    """
+    for job, kinds in found.items():
+        if kinds >= {"drop", "answer"}:
+            target = state.dropbox / _name_of(state, job)
+            if files.exists(str(target)):
+                target = state.dropbox / f"{job}.job"
+            files.unlink(str(state.dropbox / f"{target.name}.submitted"))
+            files.move(state.of_job(job, "drop"), str(target))
+            yield f"{target.name}: was taken after the backup was made; it is a new drop again"
+    durable.sync_folders([str(state.dropbox), str(state.inner)])
+    for job in found:
+        for kind in ("cancel", "answer", "drop"):
+            files.unlink(state.of_job(job, kind))
+    durable.sync_folder(str(state.inner))
 
 
 def _name_of(state: State, job: str) -> str:
