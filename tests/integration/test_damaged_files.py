@@ -94,7 +94,7 @@ def ends_well(here: World, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_what_is_no_document_of_its_kind_is_damaged(tmp_path: Path, content: bytes) -> None:
     records = Records(tmp_path / "jobs")
-    (tmp_path / "jobs" / "j").mkdir()
+    (tmp_path / "jobs" / "j").mkdir(parents=True)
     for name in BESIDE:
         Path(records.path("j", name)).write_bytes(content)
         with pytest.raises(Damaged, match=name):
