@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Optional
 from hpc_cluster import backoff, batch, clock, files, lookout, pilot, reaping, slots
 from hpc_cluster.demand import demand, waiting
 from hpc_cluster.errors import ClusterError
-from hpc_cluster.lookout import Seen
+from hpc_cluster.lookout import Seen, works
 from hpc_cluster.policy import OPTIONS, Policy, PolicyError
 from hpc_cluster.spool import Spool
 from hpc_cluster.walltime import WARNING_S
@@ -42,7 +42,7 @@ def keep(spool: Spool, wishes: Dict[str, Any]) -> Dict[str, Any]:
     reaped = reaping.reap(spool, policy)
     reaping.free_slots(spool)
     living = [one for one in seen if one.dead is None]
-    backoff.forget(spool, [one.info["pilot"] for one in seen if one.works])
+    backoff.forget(spool, [one.info["pilot"] for one in seen if _worked(spool, one)])
     submitted: List[str] = []
     if policy.submit:
         submitted = _submit(spool, policy, living)
@@ -55,6 +55,14 @@ def keep(spool: Spool, wishes: Dict[str, Any]) -> Dict[str, Any]:
         "trouble": backoff.shown(spool, policy.recipe),
         "silent": next((one.silent for one in seen if one.silent), None),
     }
+
+
+def _worked(spool: Spool, one: Seen) -> bool:
+    """Tell whether a pilot has shown that pilots work here.
+
+    RACE: one that is dead may have worked and closed since it was read; nobody looks at it again.
+    """
+    return one.works or (one.dead is not None and works(pilot.read(spool, one.info["pilot"])))
 
 
 def _submit(spool: Spool, policy: Policy, living: List[Seen]) -> List[str]:

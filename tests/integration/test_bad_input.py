@@ -497,7 +497,7 @@ def test_only_accepted_users_may_submit_and_cancel(
             "accept_from": "daemon 4711",
         }
     )
-    for name, owner in (("ours", 0), ("named", 1), ("numbered", 4711), ("stranger", 4712)):
+    for name, owner in (("ours", 0), ("named", 1), ("numbered", 4711), ("stranger", 2)):
         os.chown(here.drop(name, "say", args={"words": "x"}), owner, -1)
     answers = here.until("ours", "named", "numbered", "stranger")
     assert [answers[n]["status"] for n in ("ours", "named", "numbered")] == ["ok"] * 3
@@ -505,7 +505,7 @@ def test_only_accepted_users_may_submit_and_cancel(
     assert "accept_from" in answers["stranger"]["message"]
     path = here.dropbox / "ours.job.cancel"
     path.touch()
-    os.chown(path, 4712, -1)
+    os.chown(path, 2, -1)
     here.sweep()
     assert "accept_from" in capfd.readouterr().err
     assert path.exists()

@@ -432,7 +432,6 @@ class Pass:
 
     def _admit(self, listing: Listing, clock: float) -> None:
         """Take what is settled by this clock of the dropbox."""
-        in_flight = {r.name: r for r in self.records if r.phase not in ("ANSWERING", "CLEANING")}
         busy = {r.name for r in self.records if r.phase != "CLEANING"}
         settled = []
         for drop in listing.drops:
@@ -444,13 +443,17 @@ class Pass:
                 self._held |= {name}
             elif not self._paused and self._is_settled(drop, listing, clock):
                 settled.append(drop)
-        for portion in self._portions.of("take", settled):
-            for record in self.intake.take(portion):
-                log.info("%s taken: %s", record.id, record.name)
-                in_flight[record.name] = record
-        self._remove_drafts(listing, clock)
-        for name in listing.cancels:
-            self._take_cancel(name, in_flight.get(_name(name)), listing, clock)
+        try:
+            for portion in self._portions.of("take", settled):
+                for record in self.intake.take(portion):
+                    log.info("%s taken: %s", record.id, record.name)
+            self._remove_drafts(listing, clock)
+        finally:
+            # Where a disk said no, a job may have been taken all the same, and goes on.
+            ended = ("ANSWERING", "CLEANING")
+            in_flight = {r.name: r for r in self.records if r.phase not in ended}
+            for name in listing.cancels:
+                self._take_cancel(name, in_flight.get(_name(name)), listing, clock)
 
     def _remove_drafts(self, listing: Listing, clock: float) -> None:
         """Remove what killed clients left; a drop that has this second link can be taken then."""

@@ -59,6 +59,10 @@ class Ledger:
         """End what this pass did not see again; `lasting` troubles end only by `over`."""
         self.over(*(w for w in self._open if w not in self._seen and w not in lasting))
 
+    def is_open(self, what: str) -> bool:
+        """Tell whether a trouble was noted and is not over."""
+        return what in self._open
+
     def lasts_s(self, what: str) -> float:
         """Return for how long a trouble has been open; 0 when it is not."""
         entry = self._open.get(what)

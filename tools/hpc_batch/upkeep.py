@@ -97,7 +97,7 @@ class Upkeep:
         """Tell whether pilots matter: the pass that collects the last job is the one that may see
         the end of a trouble."""
         waiting = any(r.phase == "PUBLISHED" for r in self._records)
-        return waiting or any(self._ledger.lasts_s(what) > 0 for what in TROUBLES)
+        return waiting or any(map(self._ledger.is_open, TROUBLES))
 
     def _ask_for_a_sweep(self, connection: Connection) -> None:
         if self._swept is not None:
