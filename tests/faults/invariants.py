@@ -26,7 +26,7 @@ VARYING = ("id", "start", "end", "attempts", "node", "pilot", "times")
 """What an answer may have differently after faults."""
 
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{11}-[0-9a-f]{16}|[0-9a-f]{16}")
-LAST = re.compile(r"(\(last: node \w+, local [^,)]*)[^)]*\)")
+LAST = re.compile(r"(\(last: node \w+)[^)]*\)")
 
 ATTEMPTS, STARTS = 3, 10
 """The defaults of [limits]."""
@@ -123,7 +123,7 @@ def outcome(world: World, scenario: Scenario) -> str:
     for name in scenario.names:
         if world.finished(name).exists():
             answers[name] = {k: v for k, v in answer(world, name).items() if k not in VARYING}
-            # Of its last pilot a fault may have more to tell.
+            # Of its last pilot a fault may have more to tell, or less
             answers[name]["message"] = LAST.sub(r"\1)", str(answers[name]["message"]))
     found = {
         "answers": answers,

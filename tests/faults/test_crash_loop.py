@@ -20,7 +20,7 @@ from hpc_cluster import effects
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FULL = bool(os.environ.get("HPC_BATCH_FULL"))
-SAMPLE, PAIRS = 12, 3
+SAMPLE, PAIRS = 8, 2
 """Points and pairs of each scenario in the normal run."""
 
 SMALL = ("rejected", "one", "over", "cancelled")
