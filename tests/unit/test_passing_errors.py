@@ -18,7 +18,9 @@ from world import World, world
 from hpc_batch import client, config, description, errors, inputs, settling, state, template
 from hpc_batch.cli import hpc_submitter
 from hpc_batch.hosts import credentials, known_hosts, private_key
+from hpc_batch.intake import Intake
 from hpc_batch.listing import may_submit
+from hpc_batch.record import Record
 from hpc_batch.submitter import Options, run
 from hpc_cluster import effects, files
 
@@ -186,6 +188,26 @@ def test_a_disk_that_fails_while_drops_are_checked_only_delays_them(
             (record,) = here.records()
             assert (record["phase"], record["stuck_since"] is None) == ("ACCEPTED", False)
         assert here.until("x")["x"]["status"] == "ok"
+
+
+def test_a_cancel_is_heeded_though_a_disk_refuses_in_the_middle_of_taking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken before the refusal goes on in the same pass, and would run."""
+    with world(tmp_path) as here:
+        here.drop_copy("x")
+        (here.dropbox / "x.job.cancel").touch()
+        taking = Intake.accept
+
+        def accept(intake: Intake, intents: list[Record]) -> list[Record]:
+            taking(intake, intents)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Intake, "accept", accept)
+            assert here.sweep() == 75
+        assert not list((here.workspace / "jobs").glob("*")), "it is not staged"
+        assert here.until("x")["x"]["reason"] == "cancelled"
 
 
 def test_what_was_begun_for_a_batch_is_not_done_again_for_one_of_it(

@@ -520,10 +520,14 @@ def test_a_pilot_that_dies_before_it_claims_backs_off_with_its_last_words(shop, 
     assert files.read_json(trouble_path(shop))["failures"] == 2
 
 
-def test_a_pilot_that_works_while_the_queue_is_asked_is_no_trouble(
+def test_a_pilot_that_works_while_the_queue_is_asked_is_no_trouble_and_ends_one(
     shop, slurm, tmp_path, monkeypatch
 ):
     job = shop.job("#!/bin/sh\nsleep 1\n")
+    slurm.behave(sbatch="refuse")
+    assert shop.keep(scheduler="slurm", linger=0)["trouble"]
+    backdate(trouble_path(shop), 3600)
+    slurm.behave()
     [name] = shop.keep(scheduler="slurm", linger=0)["submitted"]
     log = files.join(shop.spool.pilot_folder(name), "runner.json").decode()
     late = tmp_path / "late"
