@@ -52,6 +52,10 @@ NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """Errors of a start of which it is certain that no process was begun, as of those that name the
 program or a folder."""
 
+BELIEVED = 3
+"""A start with this number, or a later one, that is refused for good is the job's last: what was
+refused before may have been this node's doing, or a moment's."""
+
 REMAINS_S = 5.0
 """How long to wait until the processes that a job left behind are gone after SIGKILL."""
 
@@ -326,6 +330,9 @@ class Attempt:
             self.outcome = Outcome("release")
         elif isinstance(failure, (CannotStart, DescriptionError)):
             self._ended("fail", getattr(failure, "reason", "exit_code"), str(failure))
+        elif isinstance(failure, OSError) and self.ticket.starts < BELIEVED:
+            words = f"cannot prepare {self.ticket.job}: {failure}"
+            self.outcome = Outcome("release", trouble=words)
         else:
             self._ended("fail", "exit_code", f"the job could not be started: {failure}")
 
@@ -344,7 +351,7 @@ class Attempt:
         except OSError as error:
             if error.errno in NO_ROOM or (error.errno in NOT_THE_JOB and error.filename):
                 raise
-            if error.errno in NOT_THE_JOB:
+            if error.errno in NOT_THE_JOB or error.filename is None:
                 # It may run, and nobody knows its number: this folder is left to it.
                 words = f"cannot start {self.ticket.job}: {error.strerror}"
                 self.outcome = Outcome("release", trouble=words)

@@ -9,15 +9,17 @@ Paths are str or bytes; names that came from users are bytes on the cluster (`to
 Python 3.6 in a C locale cannot encode them otherwise.
 """
 
+import contextlib
 import errno
 import json
 import os
 import stat
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar, Union
 
 from hpc_cluster import durable, effects
 
 Path = Union[str, bytes]
+Result = TypeVar("Result")
 
 GONE = (errno.ENOENT, errno.ESTALE)
 
@@ -35,9 +37,22 @@ PASSING = (
     errno.EMLINK,
     errno.ENOLCK,
     errno.ETIMEDOUT,
+    errno.EDEADLK,
+    errno.ETXTBSY,
+    errno.EBADMSG,
+    errno.EUCLEAN,
+    errno.EREMOTEIO,
+    errno.EPROTO,
+    errno.ENOBUFS,
     errno.ENOTCONN,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
     errno.ESHUTDOWN,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
     errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
 )
 """Errors of a disk, a file server or a machine that may pass by themselves: nobody's job has caused
 them, so what met one is tried again."""
@@ -130,30 +145,60 @@ def names(folder: Path) -> List[str]:
         return []
 
 
+def look(path: Path) -> Optional[os.stat_result]:
+    """Return what has a name, a dangling link too; None when nothing has, in two looks.
+
+    That a file is gone often means that a step was done, and must never be concluded from a disk
+    that fails, nor from one look. Raises OSError when the file system does not say.
+    """
+    for is_second in (False, True):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return os.lstat(path)
+        if not is_second:
+            refresh(path)
+    return None
+
+
 def exists(path: Path) -> bool:
-    """Tell whether anything, a dangling link too, has this name.
+    """Tell whether anything, a dangling link too, has this name. Raises OSError as `look`."""
+    return look(path) is not None
 
-    Raises OSError when the file system does not say: that a file is gone often means that a step
-    was done, and must never be concluded from a disk that fails.
+
+def twice(function: Callable[..., Result], *args: Any) -> Result:
+    """Call a function that uses a disk, and where it is refused for good, once more.
+
+    A refusal that somebody has to mend (no such file, no permission) is believed only when it comes
+    again: file servers say such things for a moment, too. Raises OSError.
     """
     try:
-        os.lstat(path)
-        return True
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def mode_of(path: Path, *, follow: bool = True) -> int:
-    """Return the mode of what has a name, 0 where that leads to nothing.
-
-    Raises OSError for what may pass: of that nothing may be concluded.
-    """
-    try:
-        return (os.stat if follow else os.lstat)(path).st_mode
+        return function(*args)
     except OSError as error:
         if error.errno in PASSING:
             raise
-        return 0
+    return function(*args)
+
+
+def refresh(path: Path) -> None:
+    """Open the folder of a path, which makes a network file system ask its server for names."""
+    with contextlib.suppress(OSError):
+        folder = os.path.dirname(join(path)) or b"."
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+
+def mode_of(path: Path, *, follow: bool = True) -> int:
+    """Return the mode of what has a name, 0 where two looks say that it leads to nothing.
+
+    Raises OSError for what may pass: of that nothing may be concluded.
+    """
+    for is_second in (False, True):
+        try:
+            return (os.stat if follow else os.lstat)(path).st_mode
+        except OSError as error:
+            if error.errno in PASSING:
+                raise
+        if not is_second:
+            refresh(path)
+    return 0
 
 
 def is_folder(path: Path) -> bool:

@@ -7,13 +7,18 @@ it may have members, and kills it when the runner dies.
 import os
 import signal
 import subprocess
-from typing import Dict, Mapping, Optional
+import time
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 from hpc_cluster import clock, effects, files
 from hpc_cluster.guard import Guard, kill
 
 SH = "/bin/sh"
 """What runs a script that does not say."""
+
+PAUSES_S = (0.02, 0.1)
+"""A program that cannot be executed is tried again after these. It may be that another thread is
+starting another job just now, and holds this script open for writing until it has (ETXTBSY)."""
 
 FIRST_BYTES = 200
 """No more of a script's first line is told."""
@@ -43,22 +48,17 @@ class Process:
         self.rc: Optional[int] = None
         """The return code, or a signal's number below 0; None while it runs."""
         self._ended: Optional[float] = None
-        path = files.join(folder, "job.sh")
         streams = []
         try:
             for name in ("stdout", "stderr"):
-                streams.append(files.open_append(files.join(folder, name)))
+                path = files.join(folder, name)
+                streams.append(files.twice(files.open_append, path))
             self.began = clock.monotonic()
             """The moment of its start (monotonic)."""
-            self._process = effects.start(
-                [path] if script.startswith(b"#!") else [files.to_bytes(SH), path],
-                stdin=subprocess.DEVNULL,
-                stdout=streams[0],
-                stderr=streams[1],
-                cwd=files.join(folder, "work"),
-                env=environment,
-                start_new_session=True,
-            )
+            path = files.join(folder, "job.sh")
+            argv = [path] if script.startswith(b"#!") else [files.to_bytes(SH), path]
+            more = {"cwd": files.join(folder, "work"), "env": environment}
+            self._process = _start(argv, stdout=streams[0], stderr=streams[1], **more)
         finally:
             for stream in streams:
                 _let_go(stream)
@@ -105,6 +105,21 @@ class Process:
     def _over(self, rc: int) -> None:
         self._guard.tell(f"-{self.group}")
         self.rc, self._ended = rc, clock.monotonic()
+
+
+def _start(argv: Sequence[bytes], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a program in a session of its own. Raises OSError.
+
+    One that is refused is tried again: an error that names a path says that nothing was begun.
+    """
+    for pause_s in PAUSES_S:
+        try:
+            return effects.start(argv, stdin=subprocess.DEVNULL, start_new_session=True, **options)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            time.sleep(pause_s)
+    return effects.start(argv, stdin=subprocess.DEVNULL, start_new_session=True, **options)
 
 
 def _let_go(stream: int) -> None:

@@ -5,7 +5,6 @@ all its outputs it says that it failed. Nothing is durable yet when it is writte
 what has to be before the ticket moves.
 """
 
-import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from hpc_cluster import PROTOCOL, clock, files
@@ -109,6 +108,8 @@ def write(ending: Ending) -> Written:
     try:
         files.write_new(paths["result.json"], files.to_json(content))
     except FileNotFoundError:
+        if rc is not None:
+            raise  # it ran here: it was answered and purged since, and nothing of it is made anew
         # RACE: none; a job that could not be prepared may have no folder.
         for folder in folders:
             files.make_folder(folder)
@@ -124,7 +125,5 @@ def _outputs(ending: Ending) -> List[bytes]:
 
 def _size(path: bytes) -> Optional[int]:
     """Return the size of what has this name; None when nothing has."""
-    try:
-        return os.lstat(path).st_size
-    except FileNotFoundError:
-        return None
+    status = files.look(path)
+    return None if status is None else status.st_size

@@ -120,7 +120,7 @@ def hash_outputs(folder: bytes, found: Description) -> Tuple[Dict[str, Any], Dic
     outputs, problems = {}, {}
     for item in found.outputs:
         try:
-            descriptor = files.open_inside(folder, *inner, item.name)
+            descriptor = files.twice(files.open_inside, folder, *inner, item.name)
         except OSError as error:
             if error.errno in NOT_THE_JOB:
                 raise

@@ -100,7 +100,7 @@ TAKING = (
     near(
         "steps",
         "settle once",
-        '                if judge(path, its_own, self._config) == "wait":\n                    continue\n',
+        '            if judge(path, its_own, self._config) == "wait":\n                return True\n',
         "",
         "whether somebody writes a drop is asked again after it was renamed",
     ),
@@ -163,8 +163,8 @@ STAGING = (
     near(
         "steps",
         "nothing to purge",
-        "                        remote=True,\n",
-        "                        remote=False,\n",
+        "                    remote=True,\n",
+        "                    remote=False,\n",
         "a job that may be on the cluster is purged there",
     ),
     near(
@@ -327,6 +327,20 @@ STAGING = (
         "            if store.same(key, size, final):\n                continue\n",
         "            if files.exists(final):\n                continue\n",
         "an input that is there already is the staged file of today",
+    ),
+    far(
+        "files",
+        "one look",
+        "        if not is_second:\n            refresh(path)\n    return None",
+        "        break\n    return None",
+        "that a file is gone is concluded from two looks",
+    ),
+    far(
+        "files",
+        "refused once",
+        "        if error.errno in PASSING:\n            raise\n    return function(*args)",
+        "        raise",
+        "what is refused is tried once more",
     ),
     far(
         "files",
@@ -549,8 +563,8 @@ ANSWERING = (
     near(
         "placing",
         "old goes early",
-        '                if _job_of(name) in placed or not name.endswith(".old"):',
-        "                if True:",
+        '        if _job_of(name) in placed or not name.endswith(".old"):',
+        "        if True:",
         "what stood there is removed only when all is placed",
     ),
     near(
@@ -559,6 +573,14 @@ ANSWERING = (
         '            nodes[f"{record.id}/unplaced.json"] = decided',
         '            nodes[f"{record.id}/answer.json"] = decided',
         "the answer changes only when all is put back",
+    ),
+    near(
+        "answer",
+        "believed out",
+        "        batch = self._answered(batch)\n",
+        "",
+        "nothing is cleaned of a job whose answer is still reserved",
+        "tests/preload/test_preload.py",
     ),
     near(
         "answer",
@@ -826,6 +848,14 @@ PILOTS = (
         "        if isinstance(failure, OSError) and failure.errno in NOT_THE_JOB:",
         "        if False:",
         "a job that the node cannot prepare is given back",
+    ),
+    far(
+        "process",
+        "busy for good",
+        "            if error.filename is None:\n                raise\n            time.sleep(pause_s)",
+        "            raise",
+        "a script that cannot be executed is executed again",
+        "tests/preload/test_preload.py",
     ),
     far(
         "process",

@@ -112,6 +112,33 @@ ERRORS: Mapping[Call, tuple[int, ...]] = {
 }
 """What a class of calls may fail with."""
 
+STRANGE: Mapping[Call, tuple[int, ...]] = {
+    Call.OPEN_READ: (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EBUSY, errno.ECONNRESET),
+    Call.OPEN_WRITE: (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS),
+    Call.READ: (errno.EACCES, errno.EAGAIN, errno.EBADMSG, errno.ETIMEDOUT),
+    Call.WRITE: (errno.EFBIG, errno.EAGAIN, errno.EPERM, errno.EROFS, errno.ETIMEDOUT),
+    Call.SYNC: (errno.EROFS, errno.EINTR, errno.EREMOTEIO),
+    Call.RENAME: (errno.EXDEV, errno.EACCES, errno.EPERM, errno.EBUSY, errno.ENOENT),
+    Call.LINK: (errno.EXDEV, errno.EACCES, errno.ENOENT, errno.EEXIST),
+    Call.UNLINK: (errno.EBUSY, errno.EACCES, errno.EPERM, errno.ENOENT),
+    Call.MKDIR: (errno.EACCES, errno.EROFS, errno.ENOENT, errno.EEXIST),
+    Call.RMDIR: (errno.EBUSY, errno.EACCES, errno.ENOTEMPTY, errno.ENOENT),
+    Call.CLOSE: (errno.EINTR, errno.EACCES),
+    Call.TRUNCATE: (errno.EACCES, errno.EFBIG, errno.EINTR),
+    Call.ALLOCATE: (errno.EFBIG, errno.ENOSYS, errno.EINTR),
+    Call.STAT: (errno.ENOENT, errno.EACCES, errno.ELOOP, errno.ETIMEDOUT, errno.EHOSTDOWN),
+    Call.LIST: (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.EINTR),
+    Call.FORK: (errno.EPERM,),
+    Call.MODE: (errno.EPERM, errno.EACCES, errno.EROFS),
+    Call.EXEC: (errno.EACCES, errno.ENOENT, errno.ETXTBSY, errno.EPERM),
+    Call.THREAD: (errno.EPERM,),
+    Call.PIPE: (errno.EPERM,),
+    Call.LOCK: (errno.EDEADLK, errno.EINTR, errno.EACCES),
+    Call.NET: (errno.ECONNREFUSED, errno.EACCES),
+}
+"""What a call may say that is wrong, and that a user or an operator could have caused: said once,
+it must not be believed."""
+
 SHORT = -1
 """In `HARSH`: only half is read or written."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from preload.library import (
     EVERY_CALL,
     LOOKING,
     MACHINE,
+    STRANGE,
     Act,
     Call,
     Judge,
@@ -159,7 +161,7 @@ class Round(World):
             done.communicate()
             self.problems.append("a pass hangs")
             said = ""
-        if "Traceback" in said:
+        if re.search("^Traceback", said, re.MULTILINE):
             self.problems.append(f"a traceback: {said[-3000:]}")
         self.said = said
         self.consume()
@@ -365,6 +367,12 @@ def choose(chance: random.Random, seen: Mapping[tuple[Role, Call], int]) -> Faul
         if chance.random() < 0.3:
             return Fault(role, EVERY_CALL, act, chance.randint(1, _total(seen, role)), 0, times)
     return Fault(role, call, act, chance.randint(1, number), error, times)
+
+
+def choose_strange(chance: random.Random, seen: Mapping[tuple[Role, Call], int]) -> Fault:
+    """Choose a call that says once what is not true."""
+    (role, call), number = chance.choice(sorted(seen.items()))
+    return Fault(role, call, Act.FAIL, chance.randint(1, number), chance.choice(STRANGE[call]))
 
 
 def choose_storm(chance: random.Random, roles: Role | None = None) -> Storm:

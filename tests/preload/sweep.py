@@ -22,6 +22,7 @@ from preload.rounds import (  # noqa: E402
     calm,
     choose,
     choose_storm,
+    choose_strange,
     disturbed,
     hastened,
     stormy,
@@ -57,7 +58,8 @@ def sweep(options: argparse.Namespace) -> int:
             fault: object = storm
             problems = stormy(here, storm, expected)
         else:
-            fault = single = choose(chance, seen)
+            single = (choose_strange if options.strange else choose)(chance, seen)
+            fault = single
             problems = disturbed(here, single, expected)
         hits += bool(here.judge.hits)
         if options.talk:
@@ -90,6 +92,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the number of the first round")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no round after so long")
     parser.add_argument("--storms", action="store_true", help="many faults in each round")
+    parser.add_argument("--strange", action="store_true", help="calls that lie once")
     parser.add_argument("--talk", action="store_true", help="print each round")
     parser.add_argument("--roles", type=lambda text: Role(int(text)), default=Role(0))
     return bool(sweep(parser.parse_args()))

@@ -24,6 +24,7 @@ from preload.rounds import (
     calm,
     choose,
     choose_storm,
+    choose_strange,
     disturbed,
     hastened,
     stormy,
@@ -85,6 +86,45 @@ ONCE_WRONG = {
     "a job's folder that has too many links now": Fault(
         RUNNER, Call.MKDIR, Act.FAIL, 1, errno.EMLINK, 3, "workspace/jobs/*/a1*"
     ),
+    "a template that is not found at first": Fault(
+        SUBMITTER, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 1, "templates/two.template"
+    ),
+    "an input that is not found at first": Fault(
+        SUBMITTER, Call.STAT, Act.FAIL, 1, errno.ENOENT, 1, "in/*"
+    ),
+    "an input that is not found when it is sent": Fault(
+        SUBMITTER, Call.STAT, Act.FAIL, 9, errno.ENOENT, 1, "in/*"
+    ),
+    "a drop that is not found once it was taken": Fault(
+        SUBMITTER, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 1, "dropbox/.hpc_batch/*.drop"
+    ),
+    "an answer that is not found, as if it were out": Fault(
+        SUBMITTER, Call.STAT, Act.FAIL, 1, errno.ENOENT, 2, "dropbox/.hpc_batch/*.answer"
+    ),
+    "an output that may not be placed at first": Fault(
+        SUBMITTER, Call.RENAME, Act.FAIL, 1, errno.EACCES, 1, "out/[a-z]*"
+    ),
+    "an output that may not be written here at first": Fault(
+        SUBMITTER, Call.OPEN_WRITE, Act.FAIL, 1, errno.EACCES, 1, "out/*"
+    ),
+    "an output that may not be read there at first": Fault(
+        SESSION, Call.OPEN_READ, Act.FAIL, 1, errno.EACCES, 1, "workspace/jobs/*/work/*"
+    ),
+    "a submitted file that may not be removed at first": Fault(
+        SUBMITTER, Call.UNLINK, Act.FAIL, 3, errno.EPERM, 1, "dropbox/[a-z]*.submitted"
+    ),
+    "an older file that may not be removed at first": Fault(
+        SUBMITTER, Call.UNLINK, Act.FAIL, 1, errno.EPERM, 1, "out/.hpcb-*.old"
+    ),
+    "a job's folder that may not be made at first": Fault(
+        RUNNER, Call.MKDIR, Act.FAIL, 1, errno.EACCES, 1, "workspace/jobs/*/a1*"
+    ),
+    "a script that is busy at first": Fault(
+        RUNNER, Call.EXEC, Act.FAIL, 1, errno.ETXTBSY, 1, "workspace/jobs/*/job.sh"
+    ),
+    "an output that its runner does not find at first": Fault(
+        RUNNER, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 1, "workspace/jobs/*/work/over"
+    ),
 }
 """Where something was lost, answered with an error, or left behind."""
 
@@ -131,7 +171,8 @@ def test_a_fault_at_any_call_changes_nothing_in_the_end(here: Round, undisturbed
     expected, seen = undisturbed
     hits = 0
     for number in range(RANDOM):
-        fault = choose(random.Random(f"{seed}.{number}"), seen)
+        draw = choose_strange if number % 3 == 2 else choose
+        fault = draw(random.Random(f"{seed}.{number}"), seen)
         problems = disturbed(here, fault, expected)
         hits += bool(here.judge.hit)
         assert not problems, (f"seed {seed}.{number}", fault, here.judge.hit, problems)

@@ -136,3 +136,64 @@ def test_without_room_for_threads_files_are_made_durable_all_the_same(
     monkeypatch.setattr(threading.Thread, "start", full)
     durable.sync_files(paths)
     assert sorted(synced) == [os.fsdecode(path) for path in paths]
+
+
+# ---- two looks -------------------------------------------------------------------------------
+
+
+def once(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, code: int) -> None:
+    """Have the next call of a function fail; those that follow work."""
+    real, left = getattr(place, name), [code]
+
+    def call(*args: Any, **more: Any) -> Any:
+        if left:
+            raise OSError(left[0], os.strerror(left.pop()))
+        return real(*args, **more)
+
+    monkeypatch.setattr(place, name, call)
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ENOTDIR])
+def test_one_look_that_finds_nothing_proves_nothing(
+    pair: tuple[str, str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once(monkeypatch, os, "lstat", code)
+    assert files.exists(pair[0])
+    assert not files.exists(pair[1])
+    assert not files.exists(f"{pair[0]}/inside")
+    assert not files.exists(f"{pair[1]}/inside")
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EACCES, errno.ELOOP])
+def test_one_look_at_a_mode_that_leads_nowhere_proves_nothing(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once(monkeypatch, os, "stat", code)
+    assert files.is_folder(str(tmp_path))
+
+
+def test_names_may_be_given_without_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not files.exists("missing") and not files.exists(b"missing")
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EXDEV, errno.EBUSY, errno.ENOENT])
+def test_what_is_refused_once_is_tried_again(
+    pair: tuple[str, str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once(monkeypatch, effects, "rename", code)
+    files.twice(files.rename, *pair)
+    assert files.exists(pair[1])
+    with pytest.raises(FileNotFoundError):
+        files.twice(files.rename, *pair)
+
+
+def test_what_may_pass_is_left_to_the_next_pass(
+    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once(monkeypatch, effects, "rename", errno.EIO)
+    with pytest.raises(OSError):
+        files.twice(files.rename, *pair)
+    assert files.exists(pair[0])

@@ -43,6 +43,35 @@ def test_outputs_are_placed_over_what_stood_there(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"]
 
 
+def test_a_listing_that_lacks_what_stood_there_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = collected(tmp_path, ["a.txt"], ["a.txt"])
+    placing.place(record)
+    listings = [[], os.listdir(tmp_path)]
+    monkeypatch.setattr(os, "listdir", lambda folder: listings.pop(0))
+    placing.tidy_all({JOB: record}, {JOB})
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_stood_there_is_kept_though_one_look_does_not_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = collected(tmp_path, ["a.txt"], ["a.txt"])
+
+    def link(source: str, target: str) -> None:
+        monkeypatch.undo()
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+
+    monkeypatch.setattr(effects, "link", link)
+    with pytest.raises(FileNotFoundError):
+        placing.place(record)
+    placing.place(record)
+    placing.unplace(record)
+    assert contents(tmp_path) == {"a.txt": "old a.txt"}
+
+
 def test_placing_may_be_repeated(tmp_path: Path) -> None:
     record = collected(tmp_path, ["a.txt", "b.txt"], ["a.txt"])
     placing.place(record)

@@ -53,7 +53,7 @@ class Answers:
         placed, failed, stuck = [], [], {}
         for record in batch:
             try:
-                placing.place(record)
+                files.twice(placing.place, record)
                 placed.append(record)
             except OSError as error:
                 text = f"outputs cannot be placed: {error.strerror}: {error.filename!r}"
@@ -178,7 +178,7 @@ class Answers:
     def _withdraw(self, path: str) -> None:
         """Remove what nobody may see beside the answer. Raises OSError for what may pass."""
         try:
-            files.unlink(path)
+            files.twice(files.unlink, path)
         except OSError as error:
             # RACE: a cancel that came too late must not hit a later drop of this name. Of both the
             # name may be too long to exist, or somebody else's, and then it stays.
@@ -193,6 +193,7 @@ class Answers:
         `purge` removes jobs from the cluster and returns those that are gone; None: there is no
         session, and jobs that were on the cluster wait.
         """
+        batch = self._answered(batch)
         far = [r for r in batch if r.remote]
         gone = {r.id for r in batch if not r.remote}
         if far and purge is not None:
@@ -216,3 +217,14 @@ class Answers:
         if done:
             durable.sync_folder(str(self._state.inner))
             self._records.remove_all(done)
+
+    def _answered(self, batch: Sequence[Record]) -> list[Record]:
+        """Return those that are answered; CLEANING to ANSWERING: the others.
+
+        RACE: that J.answer was not found says that it was renamed, and the file server that said so
+        was wrong.
+        """
+        there = set(files.names(str(self._state.inner)))
+        back = [r for r in batch if f"{r.id}.answer" in there]
+        self._records.save_all([r.enter("ANSWERING") for r in back])
+        return [r for r in batch if r not in back]

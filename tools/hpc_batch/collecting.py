@@ -276,9 +276,8 @@ def _short(found: Mapping[str, Any] | None, streams: list[Fetched]) -> str | Non
 
 
 def _is_gone(output: Fetched) -> bool:
-    """Tell whether an output was not found on the cluster."""
-    failure = output.failure
-    return failure is not None and not failure.here and failure.kind == "ENOENT"
+    """Tell whether an output was not found on the cluster, or could not be had there."""
+    return output.failure is not None and not output.failure.here
 
 
 def _text(stream: Fetched) -> str:

@@ -95,11 +95,11 @@ class DataChannel:
         received = [Receiving(item) for item in items]
         had(sum(writing.had for writing in received))
         self._receive(received, progress)
-        damaged = [number for number, writing in enumerate(received) if writing.damaged]
-        if damaged:
-            again = [Receiving(items[number], anew=True) for number in damaged]
+        wrong = [n for n, writing in enumerate(received) if writing.damaged or writing.refused]
+        if wrong:
+            again = [Receiving(items[number], anew=True) for number in wrong]
             self._receive(again, progress)
-            for number, writing in zip(damaged, again):
+            for number, writing in zip(wrong, again):
                 received[number] = writing
         return [writing.fetched() for writing in received]
 

@@ -7,6 +7,7 @@ taken; the key names its copy in the cluster's store, so that a file of many job
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -43,21 +44,32 @@ def open_input(path: str) -> tuple[int, Stamp]:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise MissingInputError(f"{path!r} is not a regular file")
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                # RACE: exchanged between stat and open.
+                raise MissingInputError(f"{path!r} is not a regular file")
+        except BaseException:
+            os.close(descriptor)
+            raise
     except OSError as error:
         if error.errno in files.PASSING:
             raise
         raise MissingInputError(f"{path!r} cannot be read: {error.strerror}") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        # RACE: exchanged between stat and open.
-        os.close(descriptor)
-        raise MissingInputError(f"{path!r} is not a regular file")
     return descriptor, stamp_of(status)
+
+
+def insist(path: str) -> tuple[int, Stamp]:
+    """Open an input as `open_input`; what one look does not find is looked for once more."""
+    with contextlib.suppress(MissingInputError):
+        return open_input(path)
+    files.refresh(path)
+    return open_input(path)
 
 
 def examine(path: str) -> Stamp:
     """Return a file's stamp, having made sure that it can be read."""
-    descriptor, stamp = open_input(path)
+    descriptor, stamp = insist(path)
     os.close(descriptor)
     return stamp
 

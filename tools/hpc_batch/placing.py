@@ -105,17 +105,23 @@ def tidy_all(records: Mapping[str, Record], placed: Container[str]) -> None:
     """
     for folder in {os.path.dirname(t.path) for r in records.values() for t in r.targets}:
         try:
-            found = [name for name in os.listdir(folder) if _job_of(name) in records]
-            for name in found:
-                if _job_of(name) in placed or not name.endswith(".old"):
-                    files.unlink(os.path.join(folder, name))
-            if found:
-                # The record goes next, and with it whoever would look for them here again.
-                durable.sync_folder(folder)
+            files.twice(_tidy, folder, records, placed)
         except OSError as error:
             # RACE: the folder's owner removed it, or took our right to it; then it is his.
             if error.errno in files.PASSING:
                 raise
+
+
+def _tidy(folder: str, records: Container[str], placed: Container[str]) -> None:
+    """Remove what is left of jobs in one folder, listed twice: one listing may lack a name."""
+    listed = {*os.listdir(folder), *os.listdir(folder)}
+    found = sorted(name for name in listed if _job_of(name) in records)
+    for name in found:
+        if _job_of(name) in placed or not name.endswith(".old"):
+            files.unlink(os.path.join(folder, name))
+    if found:
+        # The record goes next, and with it whoever would look for them here again.
+        durable.sync_folder(folder)
 
 
 def _job_of(name: str) -> str:
@@ -135,6 +141,8 @@ def _keep(path: str, old: str) -> None:
     except FileExistsError:
         return  # kept before a kill
     except FileNotFoundError:
+        if files.exists(path):
+            raise
         return  # its owner removed it meanwhile
     except OSError as error:
         if error.errno not in NO_LINKS:
@@ -148,7 +156,5 @@ def _keep(path: str, old: str) -> None:
 
 def _inode(path: str) -> int:
     """Return the inode of what stands there; -1 for nothing. Raises OSError."""
-    try:
-        return os.lstat(path).st_ino
-    except (FileNotFoundError, NotADirectoryError):
-        return -1
+    status = files.look(path)
+    return -1 if status is None else status.st_ino

@@ -6,6 +6,7 @@ item fails: the rest of its frames is read and dropped. A long file is synced wh
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -115,6 +116,13 @@ class Receiving:
         """It came, and is not what the result says."""
         wanted = self.item.sha256 if isinstance(self.item, WantedOutput) else None
         return self.plain and self.failure is None and self._hash.hexdigest() != wanted
+
+    @property
+    def refused(self) -> bool:
+        """This host said that it may not be written: for good, or for a moment."""
+        passing = {errno.errorcode[number] for number in files.PASSING}
+        failure = self.failure
+        return failure is not None and failure.here and failure.kind not in passing
 
     def close(self) -> None:
         if self._descriptor is None or self._writeback is None:

@@ -25,7 +25,8 @@ from hpc_batch.bulk import (
     word,
 )
 from hpc_batch.errors import MissingInputError, RemoteError, RemoteTimeout
-from hpc_batch.inputs import open_input, stamp_of
+from hpc_batch.inputs import insist, stamp_of
+from hpc_cluster import files
 
 if TYPE_CHECKING:
     from hpc_batch.bulk import Carrier
@@ -133,7 +134,7 @@ class Sending:
     def run(self, had: Progress = lambda count: None) -> None:
         """Send the file from where the cluster's part of it ends; a failure is noted."""
         try:
-            descriptor, stamp = open_input(self._file.path)
+            descriptor, stamp = insist(self._file.path)
         except MissingInputError as error:
             self._give_up("ENOENT", str(error))
             return
@@ -148,7 +149,9 @@ class Sending:
             had(offset)
             self._send_all(descriptor, offset)
         except OSError as error:
-            self._give_up(word(error), f"{self._file.path!r} cannot be read: {error.strerror}")
+            # It is open: what reading it says now, it need not say the next time.
+            kind = word(error) if error.errno in files.PASSING else "EIO"
+            self._give_up(kind, f"{self._file.path!r} cannot be read: {error.strerror}")
         finally:
             os.close(descriptor)
 

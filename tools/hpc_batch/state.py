@@ -69,7 +69,7 @@ class State:
     def read(self, name: str) -> Any:
         """Return a JSON document of the state folder; None when it is missing or damaged."""
         try:
-            return files.read_json(str(self.path(name)))
+            return files.twice(files.read_json, str(self.path(name)))
         except (FileNotFoundError, ValueError):
             return None
 
@@ -175,7 +175,7 @@ class State:
 
     def _instance(self) -> Any:
         try:
-            return files.read_json(str(self.inner / "instance"))
+            return files.twice(files.read_json, str(self.inner / "instance"))
         except (FileNotFoundError, ValueError):
             return None
 

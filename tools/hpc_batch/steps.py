@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hpc_batch import mending, node, plan
@@ -31,6 +32,23 @@ from hpc_batch.upkeep import Upkeep
 from hpc_cluster import files
 
 log = logging.getLogger("hpc_batch")
+
+
+AGAIN_S = 0.1
+"""What is to be rejected is checked once more after this."""
+
+
+@dataclass
+class Checked:
+    """What came of checking a batch of drops."""
+
+    good: list[Record] = field(default_factory=list)
+    bad: dict[str, Node] = field(default_factory=dict)
+    """J: the answer."""
+    beside: dict[str, Any] = field(default_factory=dict)
+    """What is to stand beside the records."""
+    stuck: dict[str, str] = field(default_factory=dict)
+    """J: what is wrong with a disk now."""
 
 
 class Steps:
@@ -79,56 +97,64 @@ class Steps:
 
     def check(self, batch: list[Record]) -> None:
         """ACCEPTED to STAGING, or with every problem to ANSWERING: read each drop once."""
-        from hpc_batch.description import describe  # no other step needs templates
-
+        found = Checked()
         clock = self._state.clock()
-        good: list[Record] = []
-        beside: dict[str, Any] = {}
-        bad: list[tuple[Record, Node]] = []
-        stuck: dict[str, str] = {}
-        for record in batch:
-            data = b""
-            try:
-                path = self._state.of_job(record.id, "drop")
-                its_own = self._state.ahead.clock(record.id, os.lstat(path).st_ctime, clock)
-                if judge(path, its_own, self._config) == "wait":
-                    continue
-                data = self._intake.read(record)
-                made = describe(record.id, record.name, data, self._config)
-            except JobFileError as error:
-                text = "; ".join(str(p) for p in error.problems)
-                bad.append((record, node.make(record, "rejected", text)))
-            except OSError as error:
-                if error.errno in files.PASSING:
-                    where = f": {error.filename!r}" if error.filename is not None else ""
-                    stuck[record.id] = f"it cannot be checked: {error.strerror}{where}"
-                    continue
-                text = f"the job file cannot be read: {error.strerror}"
-                bad.append((record, node.make(record, "rejected", text)))
-            else:
-                beside[f"{record.id}/description.json"] = made.description
-                beside[f"{record.id}/script"] = made.script
-                good.append(
-                    record.enter(
-                        "STAGING",
-                        script=made.description["script"],
-                        inputs=made.inputs,
-                        targets=made.targets,
-                        layout=made.description["layout"],
-                        need_s=need_s(made.description["time_limit"]),
-                        remote=True,
-                    )
-                )
-            beside[f"{record.id}/job"] = data
-        self._records.furnish(beside)
-        self._records.save_all(good)
+        doubted = [record for record in batch if not self._check(record, clock, found)]
+        if doubted:
+            # RACE: a disk says "no such file" and "no permission" for a moment, too.
+            time.sleep(AGAIN_S)
+        for record in doubted:
+            found.bad.pop(record.id)
+            self._check(record, clock, found)
+        bad = [(self._records[job], decided) for job, decided in found.bad.items()]
+        self._records.furnish(found.beside)
+        self._records.save_all(found.good)
         self._answers.decide(bad)
-        self._note_stuck(stuck, "rejected")
-        self._intake.submitted(good, "accepted")
-        for record in good:
+        self._note_stuck(found.stuck, "rejected")
+        self._intake.submitted(found.good, "accepted")
+        for record in found.good:
             log.info("%s accepted: %s", record.id, record.script)
         for record, decided in bad:
             log.info("%s rejected: %s", record.id, decided["message"])
+
+    def _check(self, record: Record, clock: float, found: Checked) -> bool:
+        """Check one drop, and note what is found; False: it is one to reject."""
+        from hpc_batch.description import describe  # no other step needs templates
+
+        data = b""
+        try:
+            path = self._state.of_job(record.id, "drop")
+            its_own = self._state.ahead.clock(record.id, os.lstat(path).st_ctime, clock)
+            if judge(path, its_own, self._config) == "wait":
+                return True
+            data = self._intake.read(record)
+            made = describe(record.id, record.name, data, self._config)
+        except JobFileError as error:
+            text = "; ".join(str(p) for p in error.problems)
+            found.bad[record.id] = node.make(record, "rejected", text)
+        except OSError as error:
+            if error.errno in files.PASSING:
+                where = f": {error.filename!r}" if error.filename is not None else ""
+                found.stuck[record.id] = f"it cannot be checked: {error.strerror}{where}"
+                return True
+            text = f"the job file cannot be read: {error.strerror}"
+            found.bad[record.id] = node.make(record, "rejected", text)
+        else:
+            found.beside[f"{record.id}/description.json"] = made.description
+            found.beside[f"{record.id}/script"] = made.script
+            found.good.append(
+                record.enter(
+                    "STAGING",
+                    script=made.description["script"],
+                    inputs=made.inputs,
+                    targets=made.targets,
+                    layout=made.description["layout"],
+                    need_s=need_s(made.description["time_limit"]),
+                    remote=True,
+                )
+            )
+        found.beside[f"{record.id}/job"] = data
+        return record.id not in found.bad
 
     def withdraw(self, batch: list[Record]) -> None:
         """ACCEPTED or STAGING to ANSWERING: cancelled before it was published."""

@@ -15,6 +15,7 @@ over a template, and only the command line calls it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -108,18 +109,27 @@ def load(folder: Path, script: str) -> Template:
         text = f"script: {shown(script)} is not the name of a template (letters, digits, ._-)"
         raise TemplateError([Problem(None, text)])
     try:
-        path = disk.real_path(str(Path(folder) / (script + SUFFIX)))
-        text_bytes = disk.read_bytes(path, TEMPLATE_BYTES)
-    except FileNotFoundError:
-        known = scripts(folder)
-        listed = f"; known are {', '.join(known)}" if known else f"; there are none in {folder}"
-        text = f"script: there is no template {script!r}{did_you_mean(script, known) or listed}"
-        raise TemplateError([Problem(None, text)]) from None
+        text_bytes = _read(folder, script)
     except OSError as error:
         if error.errno in disk.PASSING:
             raise
         raise TemplateError([Finding(None, f"cannot be read: {error.strerror}", script)]) from error
     return parse(script, text_bytes)
+
+
+def _read(folder: Path, script: str) -> bytes:
+    """Return the text of a template. Raises TemplateError where it is missing, OSError."""
+    path = str(folder / (script + SUFFIX))
+    for is_second in (False, True):
+        with contextlib.suppress(FileNotFoundError):
+            return disk.read_bytes(disk.real_path(path), TEMPLATE_BYTES)
+        # RACE: a file server that has not heard of it yet; what lists a folder asks the server.
+        known = scripts(folder)
+        if script not in known or is_second:
+            break
+    listed = f"; known are {', '.join(known)}" if known else f"; there are none in {folder}"
+    text = f"script: there is no template {script!r}{did_you_mean(script, known) or listed}"
+    raise TemplateError([Problem(None, text)])
 
 
 @lru_cache(maxsize=64)
