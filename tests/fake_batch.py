@@ -10,17 +10,18 @@ $FAKE_SUBMIT tells how submitting goes:
     hold      it stays queued for ever        refuse    it is refused
     away      nobody is there to take it      lost      an unclear complaint; not taken
     ghost     the same complaint; taken       mute      taken; no id is printed
-    banner    taken; the id among banners     late      taken; the answer takes 2 s more
+    banner    taken; the id among banners     late      taken; the answer takes longer
     hang      it never answers
 
 $FAKE_LIST tells how listing goes:
 
     away      an error                        cut       the answer ends in the middle of a line
     purge     what has ended is forgotten     blind     nothing is listed
-    banner    the list among banners          late      the answer takes 2 s more
+    banner    the list among banners          late      the answer takes longer
     hang      it never answers
     old       PBS without history or wide tables: only `qstat -f` works
 
+$FAKE_LATE_S: how many seconds longer a late answer takes (2).
 $FAKE_CANCEL = hang: ending a pilot never answers; $FAKE_BATCH.cancels counts the tries.
 
 The texts are those of the real systems where data/captured holds them; its README says where not.
@@ -33,7 +34,7 @@ import subprocess
 import sys
 import time
 
-LATE_S = 2.0
+LATE_S = float(os.environ.get("FAKE_LATE_S", "2"))
 
 HANG_S = 600.0
 

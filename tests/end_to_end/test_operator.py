@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -207,12 +208,11 @@ def faults(server: sshd.Sshd, folder: Path) -> dict[str, tuple[str, dict[str, An
     }
 
 
-@pytest.mark.parametrize("transport", ["fabric", "openssh"])
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "transport"),
     [
-        *("port", "name", "unknown host", "key", "python", "no checkout"),
-        *("no folder", "a file", "not ours", "no sbatch"),
+        *product(("port", "name", "unknown host", "key", "python"), ("fabric", "openssh")),
+        *product(("no checkout", "no folder", "a file", "not ours", "no sbatch"), ("fabric",)),
     ],
 )
 def test_one_fault_shows_once_with_its_fix(

@@ -27,8 +27,9 @@ def here(tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let hopeless drops be taken at once; the waiting itself has tests of its own."""
+    """Let drops without a mark be taken at once; the waiting itself has tests of its own."""
     monkeypatch.setattr(settling, "HOPELESS_S", 0.0)
+    monkeypatch.setattr(settling, "QUIET_S", 0.0)
 
 
 BOMB = "a: &a [x, x]\n" + "".join(

@@ -158,7 +158,8 @@ def test_no_answer_is_not_an_empty_queue(fake, shop, how):
     assert fake.keep()["submitted"] == [] and len(fake.jobs()) == 1
 
 
-def test_a_late_answer_is_waited_for(fake, shop):
+def test_a_late_answer_is_waited_for(fake, shop, monkeypatch):
+    monkeypatch.setenv("FAKE_LATE_S", "0.5")
     fake.behave(submit="late", listing="late")
     job = fake.long_job()
     [name] = fake.keep()["submitted"]
