@@ -38,6 +38,9 @@ LATE_S = float(os.environ.get("FAKE_LATE_S", "2"))
 
 HANG_S = 600.0
 
+JUDGES = ("LD_PRELOAD", "JUDGE")
+"""What makes calls of programs fail (`preload`) does so in pilots, too."""
+
 BANNER = "*** Welcome to the cluster ***\nMaintenance on day 12: 3 jobs of yours will wait\n"
 
 REFUSAL = {
@@ -204,7 +207,8 @@ def start(system, job, script):
         "lsf": {"LSB_JOBID": job["id"]},
         "flux": {"FLUX_JOB_ID": f58(job["number"] << 24)},
     }
-    kept = {name: os.environ[name] for name in ("HOME", "PATH", "USER") if name in os.environ}
+    known = ("HOME", "PATH", "USER", *JUDGES)
+    kept = {name: os.environ[name] for name in known if name in os.environ}
     with open(job.get("log", os.devnull), "ab") as log:
         process = subprocess.Popen(
             ["/bin/bash", "-c", script],

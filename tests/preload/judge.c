@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -391,4 +392,24 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += shift();
     if (control && result == 0 && clock == CLOCK_MONOTONIC && role == SESSION) now->tv_sec += control->waited_s;
     return result;
+}
+
+/* What waits until a moment of the monotonic clock must not wait for the hours that are added. */
+static const struct timespec *moment(clockid_t clock, const struct timespec *until, struct timespec *real) {
+    if (!control || clock != CLOCK_MONOTONIC || role != SESSION) return until;
+    *real = *until;
+    real->tv_sec -= control->waited_s;
+    return real;
+}
+
+int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *until) {
+    REAL(int, sem_clockwait, sem_t *, clockid_t, const struct timespec *);
+    struct timespec shifted;
+    return real(semaphore, clock, moment(clock, until, &shifted));
+}
+
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec *time, struct timespec *left) {
+    REAL(int, clock_nanosleep, clockid_t, int, const struct timespec *, struct timespec *);
+    struct timespec shifted;
+    return real(clock, flags, flags & TIMER_ABSTIME ? moment(clock, time, &shifted) : time, left);
 }

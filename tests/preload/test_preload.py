@@ -95,6 +95,9 @@ ONCE_WRONG = {
     "an input that is not found when it is sent": Fault(
         SUBMITTER, Call.STAT, Act.FAIL, 9, errno.ENOENT, 1, "in/*"
     ),
+    "a record that is not found at first": Fault(
+        SUBMITTER, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 1, "state/jobs/*/record.json"
+    ),
     "a drop that is not found once it was taken": Fault(
         SUBMITTER, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 1, "dropbox/.hpc_batch/*.drop"
     ),

@@ -200,7 +200,7 @@ class Records:
 
     def _load(self, job: str) -> Record | None:
         try:
-            data = files.read_json(self.path(job, "record.json"))
+            data = files.twice(files.read_json, self.path(job, "record.json"))
         except FileNotFoundError:
             # Killed before the intent was durable: nothing happened.
             files.remove_tree(self.path(job))
