@@ -15,7 +15,7 @@ from hpc_batch import node
 from hpc_batch.answer import Answers
 from hpc_batch.intake import Intake
 from hpc_batch.listing import look
-from hpc_batch.record import Records
+from hpc_batch.records import Records
 from hpc_batch.state import State, hold
 
 NAMES = ("a.job", "b.job")
@@ -29,7 +29,7 @@ class Desk:
         self.again()
 
     def again(self) -> None:
-        self.records = Records(self.state.path("jobs")).load()
+        self.records = Records(self.state.path("jobs")).load(is_taken=self.state.is_taken)
         self.intake = Intake(self.here.config, self.state, self.records)
         self.answers = Answers(self.state, self.records, self.intake)
 

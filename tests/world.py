@@ -11,13 +11,13 @@ import signal
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hpc_batch import config, submitter
+from hpc_batch import config, journal, submitter
 from hpc_cluster import files
 
 TEMPLATES = {
@@ -164,9 +164,8 @@ class World:
     def records(self) -> list[dict[str, Any]]:
         found = []
         for job in files.names(str(self.state / "jobs")):
-            path = self.state / "jobs" / job / "record.json"
-            if path.exists():
-                found.append(files.read_json(str(path)))
+            with suppress(OSError, journal.Damaged):
+                found.append(dict(journal.record_in(str(self.state / "jobs" / job))))
         return found
 
     def status(self) -> dict[str, Any]:

@@ -288,20 +288,44 @@ def append(path: Path, data: bytes) -> None:
         durable.sync_folder(os.path.dirname(join(path)))
 
 
+def write_ends(contents: Sequence[Tuple[Path, int, bytes]]) -> None:
+    """Write bytes at the end of what counts in each of many files, durably.
+
+    Of each: its path, where that end is, the bytes. What stood behind is overwritten as far as they
+    reach; a file where nothing counts yet is made. Names of new files are not durable yet.
+    """
+    for path, end, data in contents:
+        made = 0 if end else os.O_CREAT
+        descriptor = effects.open(path, os.O_WRONLY | os.O_NOFOLLOW | made, 0o600)
+        try:
+            if os.fstat(descriptor).st_size < end:
+                raise OSError(errno.ESTALE, "it was cut by somebody else", path)
+            write_at(descriptor, data, end)
+        finally:
+            effects.close(descriptor)
+    durable.sync_files([path for path, _, _ in contents])
+
+
 def open_append(path: Path) -> int:
     """Return a descriptor that appends to a file, made where it is missing (a stream, a log)."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     return effects.open(path, flags, 0o600)
 
 
+def overwrite_all(contents: Sequence[Tuple[Path, bytes]]) -> None:
+    """Write bytes over the start of existing files, in place and durably; needs no new space."""
+    for path, data in contents:
+        descriptor = effects.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            write_at(descriptor, data, 0)
+        finally:
+            effects.close(descriptor)
+    durable.sync_files([path for path, _ in contents])
+
+
 def overwrite(path: Path, data: bytes) -> None:
-    """Write bytes over the start of an existing file, in place and durably; needs no new space."""
-    descriptor = effects.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-    try:
-        write_at(descriptor, data, 0)
-        effects.fsync(descriptor)
-    finally:
-        effects.close(descriptor)
+    """Write bytes over the start of one existing file, as `overwrite_all` does."""
+    overwrite_all([(path, data)])
 
 
 def reserve_all(contents: Sequence[Tuple[Path, bytes]], size: int) -> None:
@@ -333,15 +357,22 @@ def fill(path: Path, data: bytes, mode: int, group: int = -1) -> None:
     try:
         write_at(descriptor, data, 0)
         effects.ftruncate(descriptor, len(data))
-        try:
-            effects.fchown(descriptor, -1, group)
-        except OSError as error:
-            # RACE: none; only a member of the group may give it away.
-            if error.errno != errno.EPERM:
-                raise
+        give(descriptor, group)
         effects.fchmod(descriptor, mode)
     finally:
         effects.close(descriptor)
+
+
+def give(descriptor: int, group: int) -> None:
+    """Give an open file to a group, where this process may do so."""
+    if group in (-1, os.fstat(descriptor).st_gid):
+        return
+    try:
+        effects.fchown(descriptor, -1, group)
+    except OSError as error:
+        # RACE: none; only a member of the group may give it away.
+        if error.errno != errno.EPERM:
+            raise
 
 
 def replace_all(contents: Sequence[Tuple[Path, bytes]], suffix: str = ".new") -> None:
@@ -359,14 +390,6 @@ def replace_all(contents: Sequence[Tuple[Path, bytes]], suffix: str = ".new") ->
     durable.sync_folders(os.path.dirname(name) for name in temporary)
 
 
-def write_all_new(contents: Sequence[Tuple[Path, bytes]]) -> None:
-    """Write many files in place, durably: files on which nobody counts before this returns."""
-    for path, data in contents:
-        write_new(path, data)
-    if not durable.sync_files([path for path, _ in contents]):
-        durable.sync_folders(os.path.dirname(join(path)) for path, _ in contents)
-
-
 def replace(path: Path, data: bytes, suffix: str = ".new") -> None:
     """Replace one file durably and atomically."""
     replace_all([(path, data)], suffix)
@@ -376,6 +399,21 @@ def show(path: Path, data: bytes, suffix: str = ".new") -> None:
     """Replace one file atomically, and not durably: what may be forgotten in a power cut."""
     temporary = join(path, b"")[:-1] + to_bytes(suffix)
     write_new(temporary, data)
+    rename(temporary, path)
+
+
+def show_to(temporary: Path, path: Path, data: bytes, mode: int, group: int) -> None:
+    """Replace a file that others read atomically, by way of another name, and not durably.
+
+    `group` is given to it where this process may do so.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    descriptor = effects.open(temporary, flags, mode)
+    try:
+        write_all(descriptor, data)
+        give(descriptor, group)
+    finally:
+        effects.close(descriptor)
     rename(temporary, path)
 
 

@@ -264,8 +264,9 @@ class Spool:
         Made again, a ticket only becomes younger. An instance's done folder is made here as well.
         """
         paths = []
+        for instance in sorted({instance_of(job) for job in jobs}):
+            files.make_folder(self.path("done", instance))
         for job in jobs:
-            files.make_folder(self.path("done", instance_of(job)))
             files.make_folder(self.job_folder(job))
             files.make_folder(self.path("jobs", job, "in"))
             paths.append(self.path("incoming", f"{job}.{session}"))

@@ -58,10 +58,8 @@ def test_nothing_of_an_unanswered_job_goes_whatever_state_its_record_is_in(
     made = operate.world
     records = {r["name"]: made.state / "jobs" / r["id"] for r in made.records()}
     before = of_jobs(made)
-    (records["cut.job"] / "record.json").write_bytes(b'{"protocol": 1, "id"')
-    for path in records["gone.job"].iterdir():
-        path.unlink()
-    records["gone.job"].rmdir()
+    records["cut.job"].write_bytes(records["cut.job"].read_bytes()[:40])
+    records["gone.job"].unlink()
     done = operate("clean", "--older-than", "1s", "--kept")
     assert done.code == 0, done.err
     assert "3 jobs without an answer were left alone" in done.err

@@ -110,7 +110,7 @@ def test_a_damaged_status_or_ledger_is_made_anew(operate: Operator) -> None:
 def test_a_record_that_cannot_be_read_is_its_jobs_trouble(operate: Operator) -> None:
     operate.world.drop("x", "say", args={"words": "x"})
     operate("pass")
-    (record,) = (operate.world.state / "jobs").glob("*/record.json")
+    (record,) = (operate.world.state / "jobs").iterdir()
     record.write_bytes(record.read_bytes()[:40])
     operate("pass")
     lines = status(operate)
@@ -244,7 +244,7 @@ def test_a_damaged_record_is_told_and_delays_nobody_else(operate: Operator, dama
     here = operate.world
     here.drop("hurt", "say", args={"words": "x"})
     operate("pass")
-    (record,) = here.state.glob("jobs/*/record.json")
+    (record,) = here.state.glob("jobs/*")
     whole = record.read_text()
     record.write_text(damage)
     here.drop("well", "nothing")

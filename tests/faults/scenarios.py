@@ -166,7 +166,7 @@ SCENARIOS = {
             lambda world: _target(world, "cancelled", "failing"),
             {"cancelled": Expected("cancelled", {"cancelled.out": KEPT})},
             between=lambda world, number: _cancel(world, "cancelled") if number == 1 else None,
-            idle=2,
+            idle=3,
         ),
         Scenario(
             "deadly",

@@ -49,15 +49,16 @@ def test_any_fault_at_any_effect_ends_as_if_undisturbed(name: str) -> None:
 
 
 def test_a_defect_is_found(tmp_path: Path) -> None:
-    """Records that are written in place are lost where a pass is killed before the bytes come."""
+    """Journals that are emptied first are lost where a pass is killed before the bytes come."""
     (tmp_path / "sitecustomize.py").write_text(
         "from hpc_cluster import files\n"
-        "def replace_all(contents, suffix=''):\n"
-        "    for path, data in contents:\n"
-        "        files.write_new(path, data)\n"
-        "files.replace_all = replace_all\n"
+        "def write_ends(contents):\n"
+        "    for path, end, data in contents:\n"
+        "        before = files.read_bytes(path)[:end] if end else b''\n"
+        "        files.write_new(path, before + data)\n"
+        "files.write_ends = write_ends\n"
     )
-    writes = ("--effects=write", "--paths=.*record.json", "--kinds=kill-before", "--sample=2")
+    writes = ("--effects=write", "--paths=.*/state/jobs/.*", "--kinds=kill-before", "--sample=2")
     done = sweep("--scenario=rejected", *writes, first=str(tmp_path))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "2 bad" in done.stdout

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import journals
 import pytest
 from world import World, world
 
@@ -139,8 +140,7 @@ def test_an_input_that_changes_after_it_was_taken_is_an_error_of_the_job(here: W
     assert here.sweep() == 75  # taken, and the cluster is not there
     source.write_text("after!")
     for record in here.records():
-        path = here.state / "jobs" / record["id"] / "record.json"
-        path.write_text(path.read_text().replace("127.0.0.1", ""))
+        journals.told(here.state / "jobs" / record["id"], "127.0.0.1", "")
     here.configure()
     node = here.until("x")["x"]
     assert (node["status"], node["reason"]) == ("error", "stage_in")
@@ -471,9 +471,7 @@ def test_a_drop_that_is_exchanged_after_it_was_chosen_is_answered(here: World, k
     here.drop("x", "say", args={"words": "x"})
     here.sweep()
     (record,) = here.records()
-    folder = here.state / "jobs" / record["id"]
-    path = folder / "record.json"
-    path.write_text(path.read_text().replace('"PUBLISHED"', '"ACCEPTED"'))
+    journals.told(here.state / "jobs" / record["id"], '"PUBLISHED"', '"ACCEPTED"')
     drop = here.dropbox / ".hpc_batch" / f"{record['id']}.drop"
     drop.unlink()
     if kind == "fifo":

@@ -9,18 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import journals
 import pytest
 from world import World, world
 
-from hpc_batch.record import BESIDE, Damaged, Records
+from hpc_batch import journal
+from hpc_batch.journal import Damaged
+from hpc_batch.records import Records
 from hpc_cluster import effects
 
-DAMAGES = {"cut": b'{"id": "0123', "garbage": b"\0\xff" * 300, "gone": None}
+DAMAGES = ("cut", "garbage", "gone")
 
 
-@pytest.fixture(params=sorted(DAMAGES))
-def damage(request: pytest.FixtureRequest) -> bytes | None:
-    return DAMAGES[request.param]
+@pytest.fixture(params=DAMAGES)
+def damage(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
@@ -32,13 +35,10 @@ def here(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def spoil(here: World, name: str, content: bytes | None) -> None:
-    """Damage a file beside the one record."""
-    (path,) = (here.state / "jobs").glob("*/" + name)
-    if content is None:
-        path.unlink()
-    else:
-        path.write_bytes(content)
+def spoil(here: World, name: str, damage: str) -> None:
+    """Damage a paper in the one journal."""
+    (path,) = (here.state / "jobs").iterdir()
+    journals.spoil(path, name, damage)
 
 
 def phase(here: World) -> str:
@@ -89,37 +89,32 @@ def ends_well(here: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\0", b"[]", b"{}", b'{"status": "ok"}', b"7", b"[" * 9999]
-)
-def test_what_is_no_document_of_its_kind_is_damaged(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", ["", [], {}, {"status": "ok"}, 7, None])
+def test_what_is_no_paper_of_its_kind_is_damaged(tmp_path: Path, content: Any) -> None:
     records = Records(tmp_path / "jobs")
-    (tmp_path / "jobs" / "j").mkdir(parents=True)
-    for name in BESIDE:
-        Path(records.path("j", name)).write_bytes(content)
-        with pytest.raises(Damaged, match=name):
-            records.read_json("j", name)
+    for name in ("description", "answer"):
+        path = tmp_path / "jobs" / name
+        journals.begin(path, {})
+        path.write_bytes(journal.line({}, {name: content}) + path.read_bytes())
+        with pytest.raises(Damaged, match=f"{name} is damaged"):
+            records.document(name, name)
 
 
-def test_a_document_that_cannot_be_read_now_is_not_damaged(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_read_now_is_not_damaged(tmp_path: Path) -> None:
     records = Records(tmp_path / "jobs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "open", failing)
         with pytest.raises(OSError):
-            records.read_json("j", "answer.json")
+            records.document("j", "answer")
 
 
 def failing(path: Any, *args: Any, **more: Any) -> int:
     raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
 
 
-STAGED = [*(("description.json", content) for content in DAMAGES.values())]
-STAGED += [("script", b""), ("script", None)]
-
-
-@pytest.mark.parametrize(("name", "damage"), STAGED)
+@pytest.mark.parametrize("name", ["description", "script"])
 def test_a_job_that_is_not_yet_staged_is_checked_again(
-    here: World, capsys: pytest.CaptureFixture[str], name: str, damage: bytes | None
+    here: World, capsys: pytest.CaptureFixture[str], damage: str, name: str
 ) -> None:
     here.configure(remote={"transport": "local", "prologue": "exit 1"})
     assert here.sweep() == 78
@@ -130,31 +125,31 @@ def test_a_job_that_is_not_yet_staged_is_checked_again(
     ends_well(here, capsys)
 
 
-def test_a_published_job_does_not_need_its_description(here: World, damage: bytes | None) -> None:
+def test_a_published_job_does_not_need_its_description(here: World, damage: str) -> None:
     here.sweep()
     assert phase(here) == "PUBLISHED"
-    spoil(here, "description.json", damage)
+    spoil(here, "description", damage)
     assert here.until("x")["x"]["status"] == "ok"
 
 
 @pytest.mark.parametrize("ending", ["x.out", ".finished"], ids=["PLACING", "ANSWERING"])
 def test_a_result_whose_answer_is_damaged_is_collected_again(
-    here: World, capsys: pytest.CaptureFixture[str], damage: bytes | None, ending: str
+    here: World, capsys: pytest.CaptureFixture[str], damage: str, ending: str
 ) -> None:
     collected(here, ending)
     assert phase(here) == ("PLACING" if ending == "x.out" else "ANSWERING")
-    spoil(here, "answer.json", damage)
+    spoil(here, "answer", damage)
     capsys.readouterr()
     ends_well(here, capsys)
 
 
 def test_what_stood_at_a_destination_comes_back_though_the_answer_is_damaged(
-    here: World, damage: bytes | None
+    here: World, damage: str
 ) -> None:
     """Placed over it, damaged, collected again, and then it cannot be placed any more."""
     collected(here, ".finished")
     assert (here.out / "x.out").read_text() == "hello"
-    spoil(here, "answer.json", damage)
+    spoil(here, "answer", damage)
 
     times: list[str] = []
 
@@ -169,7 +164,7 @@ def test_what_stood_at_a_destination_comes_back_though_the_answer_is_damaged(
 
 
 def test_an_undoing_whose_answer_is_damaged_is_undone_and_tried_again(
-    here: World, capsys: pytest.CaptureFixture[str], damage: bytes | None
+    here: World, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     here.sweep()
     here.wait_for_tickets(1)
@@ -184,45 +179,41 @@ def test_an_undoing_whose_answer_is_damaged_is_undone_and_tried_again(
     with refusing("rename", refused):
         assert here.sweep() == 75
     assert phase(here) == "UNPLACING"
-    spoil(here, "unplaced.json", damage)
+    spoil(here, "answer", damage)
     capsys.readouterr()
     ends_well(here, capsys)
 
 
-def test_a_refusal_whose_answer_is_damaged_is_found_again(
-    tmp_path: Path, damage: bytes | None
-) -> None:
+def test_a_refusal_whose_answer_is_damaged_is_found_again(tmp_path: Path, damage: str) -> None:
     with world(tmp_path) as here:
         here.drop("x", "copi")
         with refusing("rename", not_the(".finished")):
             assert here.sweep() == 75
         assert phase(here) == "ANSWERING"
         before = here.records()[0]["id"]
-        spoil(here, "answer.json", damage)
+        spoil(here, "answer", damage)
         answer = here.until("x")["x"]
         assert (answer["reason"], answer["id"]) == ("rejected", before)
         assert "did you mean copy?" in answer["message"]
 
 
-def test_a_cancelled_job_whose_answer_is_damaged_is_cancelled(
-    tmp_path: Path, damage: bytes | None
-) -> None:
+def test_a_cancelled_job_whose_answer_is_damaged_is_cancelled(tmp_path: Path, damage: str) -> None:
     with world(tmp_path) as here:
         here.drop("x", "say", args={"words": "x"})
         (here.dropbox / "x.job.cancel").touch()
         with refusing("rename", not_the(".finished")):
             assert here.sweep() == 75
-        spoil(here, "answer.json", damage)
+        spoil(here, "answer", damage)
         assert here.until("x")["x"]["reason"] == "cancelled"
 
 
-def test_a_job_that_is_cleaned_does_not_need_its_answer(here: World, damage: bytes | None) -> None:
+def test_a_job_that_is_cleaned_does_not_need_its_answer(here: World, damage: str) -> None:
     here.sweep()
     here.wait_for_tickets(1)
     with refusing("unlink", not_the(".drop")):
         assert here.sweep() == 75
     assert phase(here) == "CLEANING"
-    spoil(here, "answer.json", damage)
+    spoil(here, "answer", damage)
     assert here.sweep() == 0
     assert not here.records()
     assert os.listdir(here.out) == ["x.out"]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import journals
 import pytest
 import yaml
 from desk import NAMES, making
@@ -289,12 +290,10 @@ def test_one_job_that_the_cluster_cannot_understand_delays_no_other(
     )
     here.sweep()  # both are taken; the cluster is not there
     for record in here.records():
-        folder = here.state / "jobs" / record["id"]
-        text = (folder / "record.json").read_text().replace("127.0.0.1", "")
-        (folder / "record.json").write_text(text)
+        path = here.state / "jobs" / record["id"]
+        journals.told(path, "127.0.0.1", "")
         if record["name"] == "odd.job":
-            path = folder / "description.json"
-            path.write_text(path.read_text().replace('"flat"', '"spiral"'))
+            journals.rewrite(path, lambda _, papers: papers["description"].update(layout="spiral"))
     here.configure()
     deadline = time.monotonic() + 60
     while not here.finished("good").exists():
@@ -322,7 +321,8 @@ def test_a_cancelled_job_is_answered_with_its_own_words_after_half_a_check(tmp_p
         desk = make("host")
         desk.take()
         for record in desk.records:  # a check that was cut off while it wrote
-            (desk.here.state / "jobs" / record.id / "job").write_bytes(b"")
+            with (desk.here.state / "jobs" / record.id).open("ab") as journal:
+                journal.write(b'0123abcd {"papers": {"job": "", "scr')
             (desk.here.dropbox / f"{record.name}.cancel").touch()
     desk.here.sweep()
     for name in NAMES:
@@ -335,27 +335,18 @@ def test_a_cancelled_job_is_answered_with_its_own_words_after_half_a_check(tmp_p
 def test_a_job_that_was_checked_is_not_checked_again_where_that_was_reported_as_failed(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its script is written in place, and was empty in the end."""
     targets = [here.drop_copy(name, name) for name in ("one", "two")]
-    rename, opened, lied = effects.rename, effects.open, []
+    pwrite, lied = effects.pwrite, []
 
-    def lying(source: bytes, target: bytes) -> None:
-        rename(source, target)
-        name = os.fsdecode(target)
-        if name.endswith("record.json") and b'"STAGING"' in files.read_bytes(target):
-            lied.append(target)
+    def lying(descriptor: int, data: bytes, offset: int) -> int:
+        done = pwrite(descriptor, data, offset)
+        if b'"STAGING"' in bytes(data) and not lied:
+            lied.append(offset)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    def emptying(path: str, flags: int, mode: int = 0o600) -> int:
-        descriptor = opened(path, flags, mode)
-        if lied and os.fsdecode(path).endswith("/script"):
-            os.close(descriptor)
-            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-        return descriptor
+        return done
 
     with monkeypatch.context() as disk:
-        disk.setattr(effects, "rename", lying)
-        disk.setattr(effects, "open", emptying)
+        disk.setattr(effects, "pwrite", lying)
         here.sweep()
     assert lied
     assert {n: node["status"] for n, node in here.until("one", "two").items()} == {

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-CALLS = ("rename", "unlink", "link", "open", "mkdir", "ftruncate")
+CALLS = ("rename", "unlink", "link", "open", "mkdir", "ftruncate", "pwrite")
 
 Namer = Callable[[str, tuple[Any, ...]], "str | None"]
 

@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ from model.world_state import Output
 from model.world_state import World as State_
 from world import World
 
-from hpc_batch import hosts
+from hpc_batch import hosts, journal
 from hpc_batch.answer import ANSWER_BYTES
 from hpc_batch.collecting import Collecting
 from hpc_batch.errors import RemoteError
 from hpc_batch.lane import Lane
 from hpc_batch.listing import look
-from hpc_batch.record import Records
+from hpc_batch.records import Records
 from hpc_batch.session import Answer, Session, Told
 from hpc_batch.sight import Sight
 from hpc_batch.staging import Staging
@@ -133,7 +134,7 @@ class RealWorld:
         """Forget everything that was in memory, and read it from disk."""
         self.state = State(self.config)
         self.state.begin()
-        self.records = Records(self.state.path("jobs")).load()
+        self.records = Records(self.state.path("jobs")).load(is_taken=self.state.is_taken)
         self.sight = Sight()
         self.steps = Steps(
             self.config,
@@ -188,8 +189,10 @@ class RealWorld:
     def effect(self, name: str, args: tuple[Any, ...]) -> str | None:
         """Name the effects that count, as the model does; None for all others."""
         path = os.fsdecode(args[0]) if isinstance(args[0], (str, bytes, os.PathLike)) else ""
-        if name == "ftruncate":
+        if name in ("ftruncate", "pwrite"):
             held = os.readlink(f"/proc/self/fd/{args[0]}")
+            if name == "pwrite":
+                return self._saved(Path(held), bytes(args[1]))
             return "fill" if held.endswith(".answer") else None
         if name == "open" and path.endswith(".answer") and args[1] & os.O_CREAT:
             return "reserve"
@@ -197,12 +200,7 @@ class RealWorld:
         if path.startswith(str(self.here.workspace)):
             return self._far_effect(name, path, other, args)
         base, there = os.path.basename(path), os.path.lexists(path)
-        if other.endswith("record.json"):
-            phase = json.loads(Path(path).read_bytes())["phase"]
-            before = Path(other)
-            same = before.exists() and json.loads(before.read_bytes())["phase"] == phase
-            return None if same else f"save {phase}"
-        if name == "unlink" and base == "record.json":
+        if name == "unlink" and os.path.dirname(path) == str(self.here.state / "jobs"):
             return "remove record"
         if name == "rename" and other.endswith(".drop"):
             return "rename drop"
@@ -217,6 +215,16 @@ class RealWorld:
                 return "remove cancel"
         inside = path.startswith(str(self.here.out))
         return self._output_effect(name, path, other, args) if inside else None
+
+    def _saved(self, path: Path, line: bytes) -> str | None:
+        """Name the line of a new phase in a journal; None for all that is written elsewhere."""
+        if path.parent != self.here.state / "jobs":
+            return None
+        phase = journal.last(line, "")[0]["phase"]
+        with suppress(journal.Damaged):
+            if journal.record_in(str(path))["phase"] == phase:
+                return None
+        return f"save {phase}"
 
     def _output_effect(self, name: str, path: str, other: str, args: Any) -> str | None:
         base, there = os.path.basename(path), os.path.lexists(path)
@@ -429,8 +437,8 @@ class RealWorld:
         if record and record["phase"] in ("PLACING", "UNPLACING"):
             found["existed"] = tuple(t["existed"] for t in record["targets"])
         if record and record["phase"] in ("ANSWERING", "CLEANING"):
-            path = self.here.state / "jobs" / self.job / "answer.json"
-            decided = files.read_json(str(path))["reason"]
+            path = self.here.state / "jobs" / self.job
+            decided = journal.papers_in(str(path))["answer"]["reason"]
             known = {"completed": "ok", "pilot_died": "died"}
             found["decided"] = known.get(decided, decided)
         return found

@@ -125,23 +125,6 @@ TAKING = (
         "            elif False:\n",
         "a drop waits while a job of its name is in flight",
     ),
-    near(
-        "record",
-        "phase before what it says",
-        "        batch = list(records)\n        if beside:\n",
-        "        batch = list(records)\n"
-        "        files.replace_all(\n"
-        "            [\n"
-        "                (\n"
-        '                    str(self.path(r.id, "record.json")),\n'
-        '                    files.to_json({**asdict(r), "protocol": PROTOCOL}),\n'
-        "                )\n"
-        "                for r in batch\n"
-        "            ]\n"
-        "        )\n"
-        "        if beside:\n",
-        "what stands beside a record is durable before the phase that means it is there",
-    ),
 )
 
 STAGING = (
@@ -566,13 +549,6 @@ ANSWERING = (
         '        if _job_of(name) in placed or not name.endswith(".old"):',
         "        if True:",
         "what stood there is removed only when all is placed",
-    ),
-    near(
-        "answer",
-        "undone answer first",
-        '            nodes[f"{record.id}/unplaced.json"] = decided',
-        '            nodes[f"{record.id}/answer.json"] = decided',
-        "the answer changes only when all is put back",
     ),
     near(
         "answer",
@@ -1126,11 +1102,60 @@ PILOTS = (
         "a far end without a near end leaves",
     ),
     near(
-        "record",
+        "journal",
+        "any line",
+        '        yield content if known == b"%08x" % checksum(content) else None, end\n',
+        "        yield content, end\n",
+        "of a line that is not whole nothing is believed",
+    ),
+    near(
+        "journal",
+        "an older paper",
+        "        if content is None and whole:\n            break\n",
+        "",
+        "a damaged line may have held a newer paper",
+    ),
+    near(
+        "journal",
+        "any paper",
+        "        if value is not None:\n            return value\n",
+        "        return value\n",
+        "older lines keep older papers",
+    ),
+    near(
+        "records",
         "unsaved stays in memory",
-        "                self._reload(record.id)\n",
-        "                pass\n",
+        "            self._reload(batch)\n",
+        "            pass\n",
         "of a record whose saving failed, what stands on the disk counts",
+    ),
+    near(
+        "records",
+        "believed at once",
+        "                files.overwrite_all([(self.path(job), self._read(job))])\n",
+        "                self._read(job)\n",
+        "what a disk has failed to write once is written again before it counts",
+    ),
+    near(
+        "records",
+        "nobody's journal stands still",
+        "                if is_taken(job):\n",
+        "                if True:\n",
+        "an intent that never was durable needs nobody's help",
+    ),
+    near(
+        "records",
+        "forget what is damaged",
+        "                if is_taken(job):\n",
+        "                if False:\n",
+        "a damaged journal of a job that was taken is told, and its drop kept",
+    ),
+    near(
+        "records",
+        "ever longer",
+        "            if self._ends.get(job, 0) > LONG:\n",
+        "            if False:\n",
+        "a journal does not grow without bounds",
     ),
     near(
         "submitter",
@@ -1190,14 +1215,6 @@ PATIENCE = (
         "    placing.unplace(record)\n",
         "",
         "what stood at a destination is back before a result is collected again",
-        DAMAGED,
-    ),
-    near(
-        "staging",
-        "any script",
-        "script=self._records.read_script(job.id),",
-        'script=self._records.read_bytes(job.id, "script") or b"",',
-        "an empty script is never sent",
         DAMAGED,
     ),
     near(

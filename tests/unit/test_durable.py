@@ -537,7 +537,7 @@ def test_what_is_withdrawn(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Watched(monkeypatch)
     steps.withdraw(list(records))
     check(disk)
-    assert all(records.read_bytes(r.id, "job") for r in records)
+    assert all(records.job_file(r.id) for r in records)
 
 
 def test_a_file_that_fails_to_arrive_leaves_the_others_durable(

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from hpc_batch import config
+from hpc_batch import config, journal
 from hpc_batch.config import Config, Cronjob, Hpc, Limits, Pilot, Remote
 from hpc_batch.explanation import Explanation, explain
 from hpc_batch.reasons import NEXT, is_obstacle, meaning
 from hpc_batch.status import Seen, Status, iso
-from hpc_cluster import files
 
 J = "0123abcd-0199aabbccd-0123456789abcdef"
 
@@ -27,7 +26,7 @@ def ago(seconds: float) -> str:
 def site(tmp_path: Path) -> Config:
     dropbox, state = tmp_path / "dropbox", tmp_path / "state"
     dropbox.mkdir()
-    (state / "jobs" / J).mkdir(parents=True)
+    (state / "jobs").mkdir(parents=True)
     cronjob = Cronjob(dropbox, tmp_path / "templates", state)
     env = {"workspace": "/w"}
     path = tmp_path / "x.ini"
@@ -118,8 +117,8 @@ def test_the_trouble_of_another_job_is_not(site: Config) -> None:
 
 
 def test_a_time_limit_that_does_not_fit_is_told(site: Config) -> None:
-    path = site.cronjob.state / "jobs" / J / "description.json"
-    path.write_bytes(files.to_json({"time_limit": 3600, "grace_s": 30}))
+    text = journal.line({}, {"description": {"time_limit": 3600, "grace_s": 30}})
+    (site.cronjob.state / "jobs" / J).write_bytes(text)
     left = {**RUNNING, "end_of_walltime": time.time() + 600}
     assert "1 h with grace" in explained(site, service={"pilots": [pilot(**left)]}).why.replace(
         "1 h 30 s", "1 h"

@@ -99,25 +99,6 @@ def test_what_is_appended_is_whole_though_a_write_takes_a_part(
     assert (tmp_path / "log").read_bytes() == b"one line\n"
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_many_new_files_have_durable_names_on_every_file_system(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
-) -> None:
-    """One syncfs saves the names as well; where it may not be trusted, the folder is synced."""
-    folders: list[str] = []
-
-    def fsync(descriptor: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        if os.path.isdir(path):
-            folders.append(path)
-
-    monkeypatch.setattr(durable, "_can_syncfs", lambda device: whole)
-    monkeypatch.setattr(effects, "syncfs", lambda descriptor: None)
-    monkeypatch.setattr(effects, "fsync", fsync)
-    files.write_all_new([(files.join(str(tmp_path), str(n)), b"x") for n in range(durable.FEW + 1)])
-    assert folders == ([] if whole else [str(tmp_path)])
-
-
 def test_without_room_for_threads_files_are_made_durable_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

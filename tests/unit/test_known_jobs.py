@@ -10,7 +10,7 @@ import pytest
 from world import World
 
 from hpc_batch import tidying
-from hpc_batch.record import Records
+from hpc_batch.records import Records
 from hpc_batch.report import Report
 from hpc_batch.session import Swept
 from hpc_batch.state import hold
@@ -47,8 +47,7 @@ def here(tmp_path: Path) -> World:
     """A world with a record that was cut, one that is gone but for its drop, and rubbish."""
     made = World(tmp_path)
     made.sweep()
-    (made.state / "jobs" / job(1)).mkdir()
-    (made.state / "jobs" / job(1) / "record.json").write_bytes(b'{"protocol": 1, "i')
+    (made.state / "jobs" / job(1)).write_bytes(b'0123abcd {"papers": {}, "rec')
     inner = made.dropbox / ".hpc_batch"
     (inner / f"{job(2)}.drop").write_text("script: say\n")
     (inner / f"{job(3)}.answer").write_text("{}\n")

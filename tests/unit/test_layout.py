@@ -25,12 +25,15 @@ ON_HPC = CHECKOUT / "on_hpc"
 
 LAYERS = {
     "errors": "errors",
-    "values": "amounts config fitting jobfile lingering plan reasons stuck template waiting",
+    "values": (
+        "amounts config fitting jobfile journal lingering plan reasons stuck template waiting"
+    ),
     "effects": (
         "access ahead answer bulk collecting connection conversation crontab data_channel "
         "deployment description doorbell elapsed errand failure far_end hosts inputs intake lane "
-        "listing logbook mending node placing policy portions receiving record report restore "
-        "sending session settling sight staging state steps tidings tidying travel trouble upkeep"
+        "listing logbook mending node placing policy portions receiving record records report "
+        "restore sending session settling sight staging state steps tidings tidying travel "
+        "trouble upkeep"
     ),
     "submitter": "submitter",
     "cli": "cli demo doctor explanation",

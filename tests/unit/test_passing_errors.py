@@ -210,35 +210,6 @@ def test_a_cancel_is_heeded_though_a_disk_refuses_in_the_middle_of_taking(
         assert here.until("x")["x"]["reason"] == "cancelled"
 
 
-def test_what_was_begun_for_a_batch_is_not_done_again_for_one_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A record that has moved on must not have its files written anew under it."""
-    with world(tmp_path) as here:
-        for name in ("a", "b"):
-            here.drop_copy(name)
-        written: list[str] = []
-        real = files.write_all_new
-
-        def furnish(contents: Any) -> None:
-            written.extend(path for path, _ in contents if path.endswith("/description.json"))
-            real(contents)
-
-        monkeypatch.setattr(files, "write_all_new", furnish)
-        failing_job = []
-        read = files.read_bytes
-
-        def read_bytes(path: Any, *args: Any) -> bytes:
-            if os.fsdecode(path).endswith("/job") and len(failing_job) < 2:
-                failing_job.append(path)
-                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-            return read(path, *args)
-
-        monkeypatch.setattr(files, "read_bytes", read_bytes)
-        here.sweep()
-        assert len(written) == len(set(written)) == 2
-
-
 # ---- a pass itself ---------------------------------------------------------------------------
 
 

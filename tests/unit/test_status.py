@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import journals
 import pytest
 
 from hpc_batch import jobfile, status
@@ -161,11 +162,9 @@ def test_a_job_that_was_taken_after_the_status_was_written_is_known_by_its_recor
     for number, phase in enumerate(
         ["INTENT", "ACCEPTED", "STAGING", "PUBLISHING", "PUBLISHED", "PLACING", "CLEANING"]
     ):
-        folder = service.state / "jobs" / identity(number)
-        folder.mkdir(parents=True)
         record = {"id": identity(number), "phase": phase, "name": f"{phase}.job", "script": ""}
-        (folder / "record.json").write_text(json.dumps(record))
-    (service.state / "jobs" / identity(99)).mkdir()  # being made, or being removed
+        journals.begin(service.state / "jobs" / identity(number), record)
+    (service.state / "jobs" / identity(99)).touch()  # being made
     assert service.states() == {
         "ACCEPTED.job": "accepted",
         "STAGING.job": "staging",

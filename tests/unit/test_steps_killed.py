@@ -195,7 +195,7 @@ def test_outputs_and_answer_agree_wherever_placing_and_undoing_are_killed(
         step()
         desk.answer()
         (answered,) = [r for r in desk.records if r.name == "a.job"]
-        decided = desk.records.read_json(answered.id, "answer.json")
+        decided = desk.records.document(answered.id, "answer")
         placing.tidy_all(
             {answered.id: answered}, {answered.id} if decided["status"] == "ok" else ()
         )
@@ -221,7 +221,8 @@ def test_on_a_full_disk_an_answer_comes_out_in_the_space_that_was_reserved(
     real = effects.pwrite
 
     def full(descriptor: int, data: bytes, offset: int) -> int:
-        if offset + len(data) > ANSWER_BYTES:
+        is_answer = os.readlink(f"/proc/self/fd/{descriptor}").endswith(".answer")
+        if is_answer and offset + len(data) > ANSWER_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(descriptor, data, offset)
 
@@ -292,12 +293,12 @@ def test_a_phase_is_written_only_when_what_it_means_is_there(
         desk = desks(str(at))
         desk.take()
         staging = [r.enter("STAGING") for r in desk.records]
-        beside = {f"{r.id}/{name}": b"{}" for r in staging for name in ("description.json", "job")}
-        happened = kernel.kills(at, partial(desk.records.save_all, staging, beside))
+        papers = {r.id: {"script": "true", "job": "script: x"} for r in staging}
+        happened = kernel.kills(at, partial(desk.records.save_all, staging, papers))
         desk.again()
         for record in desk.records:
             if record.phase == "STAGING":
-                assert desk.records.read_bytes(record.id, "description.json") == b"{}"
-                assert desk.records.read_bytes(record.id, "job") == b"{}"
+                assert desk.records.script(record.id) == b"true"
+                assert desk.records.job_file(record.id) == b"script: x"
         if not happened:
             return

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from world import World
 
-from hpc_batch.record import Records
+from hpc_batch.records import Records
 from hpc_batch.report import Report
 from hpc_batch.state import hold
 from hpc_batch.tidings import Pilots, pilots

@@ -1,6 +1,6 @@
 """Answering: from a decided answer to `NAME.job.finished` beside where the drop was.
 
-    decide    write the answer's node durably (`answer.json`), and enter PLACING or ANSWERING
+    decide    write the answer's node durably in the journal, and enter PLACING or ANSWERING
     answer    fill the reserved J.answer, rename it to NAME.job.finished: that rename is the answer
     clean     only then remove the cluster's data, its ticket, the drop and the record
 
@@ -11,13 +11,16 @@ one rename, so its absence means: already answered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from hpc_batch import jobfile, node, placing
 from hpc_batch.intake import ANSWER_BYTES, Intake, move_aside
+from hpc_batch.journal import Damaged
 from hpc_batch.node import Node
-from hpc_batch.record import Damaged, Record, Records, history_line, now
+from hpc_batch.record import Record, history_line, now
+from hpc_batch.records import Records
 from hpc_batch.state import State
 from hpc_cluster import durable, files
 
@@ -30,11 +33,17 @@ class Answers:
     def __init__(self, state: State, records: Records, intake: Intake) -> None:
         self._state, self._records, self._intake = state, records, intake
 
-    def decide(self, nodes: Iterable[tuple[Record, Node]]) -> list[Record]:
-        """to ANSWERING: make answers durable, and with them the phase."""
+    def decide(
+        self,
+        nodes: Iterable[tuple[Record, Node]],
+        papers: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> list[Record]:
+        """to ANSWERING: make answers durable, and with them the phase, and more `papers` (by J)."""
         batch = [(record.enter("ANSWERING"), decided) for record, decided in nodes]
+        more = papers or {}
         self._records.save_all(
-            [r for r, _ in batch], {f"{r.id}/answer.json": decided for r, decided in batch}
+            [r for r, _ in batch],
+            {r.id: {**more.get(r.id, {}), "answer": decided} for r, decided in batch},
         )
         return [r for r, _ in batch]
 
@@ -45,7 +54,7 @@ class Answers:
             for record, decided in nodes
         ]
         self._records.save_all(
-            [r for r, _ in batch], {f"{r.id}/answer.json": decided for r, decided in batch}
+            [r for r, _ in batch], {r.id: {"answer": decided} for r, decided in batch}
         )
 
     def place(self, batch: Iterable[Record]) -> tuple[dict[str, str], list[Record]]:
@@ -79,16 +88,12 @@ class Answers:
         return [record for one in placed for record in self._settle([one], stuck)]
 
     def begin_unplacing(self, failed: Sequence[Record]) -> None:
-        """PLACING to UNPLACING: an answer that says why is durable before anything is undone.
-
-        It takes the other's place only when all is undone: until then a kill may leave the job in
-        PLACING, to be placed after all.
-        """
+        """PLACING to UNPLACING: an answer that says why is durable before anything is undone."""
         nodes = {}
         for record in failed:
-            decided = self._records.read_json(record.id, "answer.json")
+            decided = self._records.document(record.id, "answer")
             decided.update(status="error", reason="stage_out", message=record.message, outputs={})
-            nodes[f"{record.id}/unplaced.json"] = decided
+            nodes[record.id] = {"answer": decided}
         self._records.save_all([r.enter("UNPLACING") for r in failed], nodes)
 
     def unplace(self, batch: Iterable[Record]) -> dict[str, str]:
@@ -112,9 +117,9 @@ class Answers:
         """UNPLACING to ANSWERING, with more words for the message of each."""
         nodes = {}
         for record, more in batch:
-            decided = self._records.read_json(record.id, "unplaced.json")
+            decided = self._records.document(record.id, "answer")
             decided["message"] += more
-            nodes[f"{record.id}/answer.json"] = decided
+            nodes[record.id] = {"answer": decided}
         self._records.save_all([r.enter("ANSWERING") for r, _ in batch], nodes)
 
     def answer(self, batch: Iterable[Record]) -> dict[str, str]:
@@ -146,10 +151,10 @@ class Answers:
 
     def _fill(self, path: str, record: Record) -> None:
         """Complete the reserved answer; where the disk is full, with less of the streams."""
-        decided = self._records.read_json(record.id, "answer.json")
+        decided = self._records.document(record.id, "answer")
         decided["times"]["returned"] = now()
-        source = self._records.read_bytes(record.id, "job")
-        parsed = jobfile.parse_or_none(source or b"")
+        source = self._records.job_file(record.id)
+        parsed = jobfile.parse_or_none(source)
         mode, group = self._intake.readable()
         for size in (None, 2000, 0):
             told = decided if size is None else node.without_streams(decided, size)
@@ -202,7 +207,7 @@ class Answers:
         lines, placed = [], {r.id for r in done if r.placed}
         for record in done:
             try:
-                decided = self._records.read_json(record.id, "answer.json")
+                decided = self._records.document(record.id, "answer")
             except Damaged as damaged:
                 log.warning("%s %s; the history lacks it", record.id, damaged)
             else:

@@ -21,13 +21,12 @@ from hpc_batch.data_channel import DataChannel
 from hpc_batch.inputs import BIG_BYTES
 from hpc_batch.lane import Lane
 from hpc_batch.node import Node
-from hpc_batch.record import Record, Records
+from hpc_batch.record import Record
+from hpc_batch.records import Records
 from hpc_batch.session import Session
 from hpc_batch.tidings import Collected
 from hpc_batch.travel import Travel
 from hpc_cluster import durable, files
-
-DESCRIPTION = "description.json"
 
 PASSING = frozenset(errno.errorcode[number] for number in files.PASSING)
 """Failures of a fetch that may pass; the job waits for a later pass."""
@@ -121,7 +120,7 @@ class Collecting:
         if ticket.kind != "ok" or not collected.result:
             return []
         # A release before this one did not keep the layout in the record.
-        description = {} if record.layout else self._records.read_json(record.id, DESCRIPTION)
+        description = {} if record.layout else self._records.document(record.id, "description")
         layout = record.layout or description["layout"]
         known = collected.result.get("outputs", {})
         return [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from hpc_batch.errors import RemoteError
 from hpc_batch.hosts import Host
 from hpc_batch.lane import Lane
-from hpc_batch.record import Records
+from hpc_batch.records import Records
 from hpc_batch.session import Session
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from hpc_batch import jobfile, template
@@ -23,31 +24,63 @@ from hpc_batch.jobfile import Description
 from hpc_batch.record import Input, Target
 from hpc_cluster import PROTOCOL, files
 
+OWN_FOLDERS = "lies in hpc_batch's own folders; name a place outside dropbox and state"
+
 
 @dataclass(frozen=True)
 class Described:
     """What a good drop becomes."""
 
     description: dict[str, Any]
-    """`description.json`, as the runner reads it."""
+    """As the runner reads it."""
     script: bytes
     """The rendered script, with the word in it."""
     inputs: tuple[Input, ...]
     targets: tuple[Target, ...]
 
 
-def describe(job: str, name: str, data: bytes, config: Config) -> Described:
+class Shared:
+    """What jobs of one batch have in common, looked at once: templates, and output folders."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.template = lru_cache(maxsize=None)(self._template)
+        """Returns the template of a script. Raises JobFileError, OSError."""
+        self.folder_problem = lru_cache(maxsize=None)(self._folder_problem)
+        """Tells why no output may be placed in a folder. Raises OSError for what may pass."""
+        self.real_path = lru_cache(maxsize=None)(files.real_path)
+
+    def _template(self, script: str) -> template.Template:
+        return template.load(self._config.cronjob.templates, script)
+
+    def _folder_problem(self, folder: str) -> str | None:
+        cronjob = self._config.cronjob
+        if not files.is_folder(folder):
+            return f"cannot be written: there is no folder {folder!r}"
+        if not files.permits(folder, os.W_OK | os.X_OK):
+            return f"cannot be written: no permission to write in {folder!r}"
+        if lies_below(folder, [cronjob.dropbox, cronjob.state]):
+            return OWN_FOLDERS
+        if cronjob.output_roots and not lies_below(folder, cronjob.output_roots):
+            return "is not below [cronjob] output_roots"
+        return None
+
+
+def describe(
+    job: str, name: str, data: bytes, config: Config, shared: Shared | None = None
+) -> Described:
     """Parse, check and render a drop.
 
     Raises JobFileError with every problem, and OSError for what may pass.
     """
+    shared = shared or Shared(config)
     source, problems = jobfile.examine(data, reserved=frozenset(config.env))
     if source is None:
         raise JobFileError(problems)
     chosen = None
     if source.script:
         try:
-            chosen = template.load(config.cronjob.templates, source.script)
+            chosen = shared.template(source.script)
         except JobFileError as error:
             problems += error.problems
     limit = (chosen.directives.time_limit if chosen else None) or config.limits.time_limit
@@ -57,7 +90,7 @@ def describe(job: str, name: str, data: bytes, config: Config) -> Described:
     layout = chosen.directives.layout if chosen else "flat"
     problems += jobfile.check_names(source, layout)
     inputs = _inputs(source, config, problems)
-    targets = _targets(source, config, problems)
+    targets = _targets(source, config, shared, problems)
     if problems or chosen is None:
         raise JobFileError(jobfile.told(problems))
     word = f"hpcb{secrets.token_hex(8)}"
@@ -119,10 +152,12 @@ def _input_problem(path: str, size: int, config: Config) -> str | None:
     return None
 
 
-def _targets(source: Description, config: Config, problems: list[Problem]) -> tuple[Target, ...]:
+def _targets(
+    source: Description, config: Config, shared: Shared, problems: list[Problem]
+) -> tuple[Target, ...]:
     found = []
     for key, path in source.output_map.items():
-        why = _target_problem(path, config)
+        why = _target_problem(path, config, shared)
         if why is not None:
             line = source.line_of("output_map", key)
             problems.append(Problem(line, f"output_map: {key}: {path!r} {why}"))
@@ -130,24 +165,17 @@ def _targets(source: Description, config: Config, problems: list[Problem]) -> tu
     return tuple(found)
 
 
-def _target_problem(path: str, config: Config) -> str | None:
+def _target_problem(path: str, config: Config, shared: Shared) -> str | None:
     if "\0" in path:
         return "is no possible path"
     folder = os.path.dirname(path)
-    if not files.is_folder(folder):
-        return f"cannot be written: there is no folder {folder!r}"
-    if not files.permits(folder, os.W_OK | os.X_OK):
-        return f"cannot be written: no permission to write in {folder!r}"
+    why = shared.folder_problem(folder)
+    if why is not None:
+        return why
     mode = files.mode_of(path)
     if stat.S_ISDIR(mode):
         return "is a folder; name a file"
     if mode and not stat.S_ISREG(mode):
         return "is not a regular file"
-    private = [config.cronjob.dropbox, config.cronjob.state]
-    real = os.path.join(files.real_path(folder), os.path.basename(path))
-    if lies_below(folder, private) or real == files.real_path(str(config.path)):
-        return "lies in hpc_batch's own folders; name a place outside dropbox and state"
-    roots = config.cronjob.output_roots
-    if roots and not lies_below(folder, roots):
-        return "is not below [cronjob] output_roots"
-    return None
+    real = os.path.join(shared.real_path(folder), os.path.basename(path))
+    return OWN_FOLDERS if real == shared.real_path(str(config.path)) else None

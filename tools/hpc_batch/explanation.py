@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from hpc_batch import settling
+from hpc_batch import journal, settling
 from hpc_batch.amounts import amount, span
 from hpc_batch.config import Config
+from hpc_batch.journal import Damaged
 from hpc_batch.listing import look, unanswerable
 from hpc_batch.reasons import NEXT, is_obstacle, meaning
 from hpc_batch.status import STALE, Seen, Status, moment, next_try
@@ -343,18 +344,18 @@ class _Case:
         return float(limit) + float(found.get("grace_s") or 0) if limit else 0.0
 
     def _description(self) -> Mapping[str, Any]:
-        return self._of_job("description.json")
+        return self._of_job(lambda path: journal.papers_in(path).get("description"))
 
     def _record(self) -> Mapping[str, Any]:
-        return self._of_job("record.json")
+        return self._of_job(journal.record_in)
 
-    def _of_job(self, name: str) -> Mapping[str, Any]:
-        """Return a document of the state folder about this job; {} when it is not to be had."""
+    def _of_job(self, read: Callable[[str], Any]) -> Mapping[str, Any]:
+        """Return what is read in this job's journal; {} when it is not to be had."""
         if self.config is None or not self.job.id:
             return {}
         try:
-            found = files.read_json(str(self.config.cronjob.state / "jobs" / self.job.id / name))
-        except (OSError, ValueError):
+            found = read(str(self.config.cronjob.state / "jobs" / self.job.id))
+        except (OSError, Damaged):
             return {}  # RACE: answered meanwhile; or not ours to read.
         return found if isinstance(found, Mapping) else {}
 

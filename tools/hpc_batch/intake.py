@@ -17,7 +17,8 @@ from typing import Iterable
 from hpc_batch import jobfile
 from hpc_batch.config import Config
 from hpc_batch.listing import Drop, may_submit
-from hpc_batch.record import Record, Records, new_id, now, stamp
+from hpc_batch.record import Record, new_id, now, stamp
+from hpc_batch.records import Records
 from hpc_batch.state import State
 from hpc_cluster import durable, files
 
@@ -30,6 +31,8 @@ class Intake:
 
     def __init__(self, config: Config, state: State, records: Records) -> None:
         self.config, self.state, self.records = config, state, records
+        self._untold: dict[str, dict[str, str]] = {}
+        """J: what its `.submitted` is to tell."""
 
     def take(self, drops: Iterable[Drop]) -> list[Record]:
         """– to INTENT to ACCEPTED: make settled drops ours. Returns the records of those we got."""
@@ -109,7 +112,7 @@ class Intake:
             return file.read(jobfile.JOB_BYTES + 1)
 
     def submitted(self, records: Iterable[Record], state: str, message: str | None = None) -> None:
-        """Write `.submitted` of each job: information for people, never read, never waited for.
+        """Note what `.submitted` of each job is to tell when the sweep ends, or has to wait.
 
         `message` tells what it waits for, where something is wrong.
         """
@@ -117,15 +120,21 @@ class Intake:
             node = {"id": record.id, "since": now(), "state": state}
             if message is not None:
                 node["message"] = message
-            path = self.drop_path(record, ".submitted")
-            temporary = str(self.state.inner / f"{record.id}.submitted")
+            self._untold[record.id] = node
+
+    def tell(self) -> None:
+        """Write `.submitted` of jobs in flight: information for people, never read by us."""
+        for job, node in self._untold.items():
+            if job not in self.records or self.records[job].phase in ("ANSWERING", "CLEANING"):
+                continue
+            path = self.drop_path(self.records[job], ".submitted")
+            temporary = str(self.state.inner / f"{job}.submitted")
             with contextlib.suppress(OSError):
                 # RACE: none; a dropbox that is full or read-only only shows no progress.
-                data = self.records.read_bytes(record.id, "job")
-                text = jobfile.submitted_text(jobfile.parse_or_none(data or b""), node)
-                files.write_new(temporary, b"")
-                files.fill(temporary, text, *self.readable())
-                files.rename(temporary, path)
+                parsed = jobfile.parse_or_none(self.records.job_file(job))
+                text = jobfile.submitted_text(parsed, node)
+                files.show_to(temporary, path, text, *self.readable())
+        self._untold.clear()
 
     def readable(self) -> tuple[int, int]:
         """Return mode and group of what users read: by the umask, and the dropbox's own."""

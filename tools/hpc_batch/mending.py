@@ -1,16 +1,16 @@
-"""Mending: a file beside a record is damaged, so its job goes back to the phase that writes it.
+"""Mending: a paper in a journal is damaged, so its job goes back to the phase that writes it.
 
-    phase       without                           goes back to
-    STAGING     description.json, script          ACCEPTED: the drop is read and checked again
-    PLACING     answer.json                       PUBLISHED: the result is collected again
-    UNPLACING   answer.json, unplaced.json        the same
-    ANSWERING   answer.json                       PUBLISHED where it was published, else ACCEPTED
+    phase       without                 goes back to
+    STAGING     description, script     ACCEPTED: the drop is read and checked again
+    PLACING     answer                  PUBLISHED: the result is collected again
+    UNPLACING   answer                  the same
+    ANSWERING   answer                  PUBLISHED where it was published, else ACCEPTED
 
 Nothing is answered yet in any of them, and the drop and the ticket in done are there until the job
 is cleaned, so all can be found out again. Outputs that are in place already are taken away first,
 and what stood there comes back: a later failure must find it.
 
-Elsewhere nothing is lost with such a file: CLEANING does without, and a record that was PUBLISHED
+Elsewhere nothing is lost with such a paper: CLEANING does without, and a record that was PUBLISHED
 knows all that is needed.
 """
 

@@ -1,35 +1,33 @@
-"""A record: what the service host knows of one job, in `state/jobs/J/record.json`.
+"""A record: what the service host knows of one job, in the last line of its journal.
 
 The record's phase is the job's state as long as no ticket on the cluster says more. A phase is
-written before the step that it names (bold in the table), or after the step that made it true, and
-always by replacing the whole file atomically. Phases change for whole batches of jobs together.
+written before the step that it names, or after the step that made it true, and always by one line
+of the `journal`. Phases change for whole batches of jobs together.
 
     phase         written    means
     INTENT        before     a drop was chosen; it is ours once J.drop exists
     ACCEPTED      after      the drop is ours; not yet read
-    STAGING       after      read and checked; description and script stand beside the record
+    STAGING       after      read and checked; description and script are in the journal
     PUBLISHING    before     everything is on the cluster; `session` names the ticket to publish
     PUBLISHED     after      the ticket decides from here on
     PLACING       before     outputs are here, verified; `targets` says what stood at their paths
     UNPLACING     before     placing failed for good; what stood there comes back
-    ANSWERING     before     the answer is decided (`answer.json` beside the record)
+    ANSWERING     before     the answer is decided, and in the journal
     CLEANING      after      answered; only litter is left
 
-Where a file beside a record says nothing, `mending` takes the job back to a phase that writes it.
+Where a paper of the journal says nothing, `mending` takes the job back to a phase that writes it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Literal, Mapping, get_args
+from typing import Any, Literal, Mapping, get_args
 
-from hpc_cluster import PROTOCOL, durable, files
+from hpc_cluster import PROTOCOL, files
 
 Phase = Literal[
     "INTENT",
@@ -42,6 +40,10 @@ Phase = Literal[
     "ANSWERING",
     "CLEANING",
 ]
+
+
+BEGUN: frozenset[Phase] = frozenset(("INTENT", "PUBLISHING", "PLACING", "UNPLACING", "ANSWERING"))
+"""Phases that are written before the step that they name."""
 
 
 @dataclass(frozen=True)
@@ -161,183 +163,9 @@ NO_RECORD = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 """What is raised by a document that is no record."""
 
 
-class Damaged(Exception):
-    """A file beside a record is missing, cut or overwritten."""
-
-    def __init__(self, path: str, why: str = "") -> None:
-        super().__init__(f"{path} is damaged" + (f" ({why})" if why else ""))
-        self.path = path
-
-
-BESIDE = {
-    "description.json": frozenset(("id", "script", "word", "layout", "inputs", "outputs")),
-    "answer.json": frozenset(("status", "reason", "message", "times", "stdout", "stderr")),
-    "unplaced.json": frozenset(("status", "reason", "message", "times", "stdout", "stderr")),
-}
-"""Documents beside a record, and what each holds at least."""
-
-
-class Records:
-    """All records of one state folder, in memory and on disk; none before `load`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._root = str(folder)
-        self._records: dict[str, Record] = {}
-        self.damaged: dict[str, str] = {}
-        """J: what is wrong with a record that says nothing; such a job stands still."""
-        self._sorted: list[Record] | None = None
-        """All records in the order of their drops, until one changes."""
-
-    def load(self, seen: Callable[[Record], None] = lambda record: None) -> Records:
-        """Read all records, and return them; `seen` is told of each as it is read."""
-        files.make_folder(self._root)
-        for name in files.names(self._root):
-            record = self._load(name)
-            if record is not None:
-                self._records[name] = record
-                seen(record)
-        return self
-
-    def _load(self, job: str) -> Record | None:
-        try:
-            data = files.twice(files.read_json, self.path(job, "record.json"))
-        except FileNotFoundError:
-            # Killed before the intent was durable: nothing happened.
-            files.remove_tree(self.path(job))
-            return None
-        except ValueError as error:
-            self.damaged[job] = f"it is no JSON: {error}"
-            return None
-        try:
-            return _record(data)
-        except NO_RECORD as error:
-            self.damaged[job] = f"it is no record: {type(error).__name__}: {error}"
-            return None
-
-    def forget_damaged(self) -> list[str]:
-        """Remove what says nothing; return which jobs that was."""
-        jobs = sorted(self.damaged)
-        for job in jobs:
-            files.unlink(self.path(job, "record.json"))
-            files.remove_tree(self.path(job))
-        self.damaged.clear()
-        durable.sync_folder(self._root)
-        return jobs
-
-    def __iter__(self) -> Iterator[Record]:
-        if self._sorted is None:
-            self._sorted = sorted(
-                self._records.values(), key=lambda r: (r.times.get("dropped", ""), r.id)
-            )
-        return iter(self._sorted)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __contains__(self, job: str) -> bool:
-        return job in self._records
-
-    def __getitem__(self, job: str) -> Record:
-        return self._records[job]
-
-    def path(self, job: str, *names: str) -> str:
-        """Return the path of a job's folder, or of a file in it."""
-        return os.path.join(self._root, job, *names)
-
-    def _content(self, name: str, value: Any) -> tuple[str, bytes]:
-        """Return the path of "J/NAME", and a value as it stands there."""
-        data = value if isinstance(value, bytes) else files.to_json(value)
-        return os.path.join(self._root, name), data
-
-    def add_all(self, records: Iterable[Record]) -> None:
-        """– to INTENT: make the folders of new jobs and their records, durably."""
-        new = list(records)
-        for record in new:
-            files.make_folder(self.path(record.id))
-        self.save_all(new)
-        durable.sync_folder(self._root)
-
-    def save_all(self, records: Iterable[Record], beside: Mapping[str, Any] | None = None) -> None:
-        """Replace records durably as one batch.
-
-        `beside` maps "J/NAME" to bytes, or to a value that is written as JSON: files that must be
-        durable before the new phases are. What fails may have entered its phase all the same: then
-        what stands on the disk counts here as well.
-        """
-        batch = list(records)
-        if beside:
-            files.replace_all([self._content(name, value) for name, value in beside.items()])
-        try:
-            files.replace_all(
-                [(self.path(r.id, "record.json"), files.to_json(r.document())) for r in batch]
-            )
-        except OSError:
-            for record in batch:
-                self._reload(record.id)
-            raise
-        for record in batch:
-            self._records[record.id] = record
-        self._sorted = None
-
-    def _reload(self, job: str) -> None:
-        """Read a record again; one that cannot be read is left to the next pass."""
-        self._sorted = None
-        self._records.pop(job, None)
-        with contextlib.suppress(OSError, *NO_RECORD):
-            self._records[job] = _record(files.read_json(self.path(job, "record.json")))
-
-    def furnish(self, beside: Mapping[str, Any]) -> None:
-        """Write files beside records whose phases do not count on them yet, durably as one batch.
-
-        `beside` as in `save_all`. A kill may leave some of them, or parts: they are written again.
-        """
-        files.write_all_new([self._content(name, value) for name, value in beside.items()])
-
-    def remove_all(self, records: Iterable[Record]) -> None:
-        """CLEANING to –: forget jobs; the record goes first, then what stands beside it."""
-        for record in records:
-            files.unlink(self.path(record.id, "record.json"))
-            for name in files.names(self.path(record.id)):
-                with contextlib.suppress(IsADirectoryError, PermissionError):
-                    files.unlink(self.path(record.id, name))
-            if not files.remove_folder(self.path(record.id)):
-                files.remove_tree(self.path(record.id))
-            self._records.pop(record.id, None)
-        self._sorted = None
-        durable.sync_folder(self._root)
-
-    def read_json(self, job: str, name: str) -> dict[str, Any]:
-        """Return a document beside a record. Raises Damaged, and OSError for what may pass."""
-        path = self.path(job, name)
-        try:
-            found = files.read_json(path)
-        except (ValueError, RecursionError):
-            raise Damaged(path) from None
-        except OSError as error:
-            if error.errno in files.PASSING:
-                raise
-            raise Damaged(path, error.strerror or "") from None
-        if not isinstance(found, dict) or not BESIDE[name] <= found.keys():
-            raise Damaged(path)
-        return found
-
-    def read_script(self, job: str) -> bytes:
-        """Return the rendered script. Raises Damaged, and OSError for what may pass."""
-        script = self.read_bytes(job, "script")
-        if not script:
-            raise Damaged(self.path(job, "script"))
-        return script
-
-    def read_bytes(self, job: str, name: str) -> bytes | None:
-        """Return a file beside a record; None when it is not there."""
-        try:
-            return files.read_bytes(self.path(job, name))
-        except FileNotFoundError:
-            return None
-
-
-def _record(data: dict[str, Any]) -> Record:
-    """Return the record in a JSON document. Raises whatever a document of another kind raises."""
+def from_document(document: Mapping[str, Any]) -> Record:
+    """Return the record in a JSON document. Raises one of `NO_RECORD` for any other."""
+    data = dict(document)
     data.pop("protocol")
     data["inputs"] = tuple(
         Input(i["key"], i["path"], (i["stamp"][0], i["stamp"][1], i["stamp"][2], i["stamp"][3]))

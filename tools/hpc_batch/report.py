@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpc_batch.config import Config
-from hpc_batch.record import Record, Records, now
+from hpc_batch.record import Record, now
+from hpc_batch.records import Records
 from hpc_batch.sight import Census
 from hpc_batch.state import State
 from hpc_batch.stuck import stuck_of

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from hpc_batch import hosts, session
 from hpc_batch.config import Config
 from hpc_batch.lingering import WHOLE_S
-from hpc_batch.record import Record, Records
+from hpc_batch.record import Record
+from hpc_batch.records import Records
 from hpc_batch.state import State, check_home, hold
 from hpc_cluster import durable, files
 
@@ -25,7 +26,7 @@ def restore(config: Config) -> list[str]:
     """Bring a restored state folder and its dropbox together again; return what was done."""
     with hold(config, WHOLE_S if config.cronjob.linger else 0) as state:
         state.adopt()
-        records = Records(state.path("jobs")).load()
+        records = Records(state.path("jobs")).load(is_taken=state.is_taken)
         check_home(records, config)
         return list(_restored(config, state, records))
 

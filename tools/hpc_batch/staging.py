@@ -16,7 +16,8 @@ from hpc_batch.bulk import Failure, Outgoing, Target
 from hpc_batch.data_channel import DataChannel
 from hpc_batch.inputs import BIG_BYTES, SMALL_BYTES, key_of
 from hpc_batch.lane import Lane
-from hpc_batch.record import Input, Record, Records
+from hpc_batch.record import Input, Record
+from hpc_batch.records import Records
 from hpc_batch.session import Session
 from hpc_batch.tidings import Carried, Load
 from hpc_batch.travel import Travel
@@ -134,8 +135,8 @@ class Staging:
     def _load(self, job: Record) -> Load:
         return Load(
             job=job.id,
-            description=self._records.read_json(job.id, "description.json"),
-            script=self._records.read_script(job.id),
+            description=self._records.document(job.id, "description"),
+            script=self._records.script(job.id),
             inputs=tuple(
                 Carried(i.stamp[0], self._key(i) if _stored(i) else None) for i in job.inputs
             ),

@@ -8,7 +8,7 @@ lose or repeat jobs; it is refused until the operator says `hpc-batch resume --r
 
     state/                              dropbox/.hpc_batch/
       lock  machine  trouble.json         instance  probe
-      jobs/J/  history.jsonl              J.drop  J.answer  J.cancel
+      jobs/J  history.jsonl               J.drop  J.answer  J.cancel
       status.json  portions.json  paused  log
 """
 
@@ -27,7 +27,8 @@ from hpc_batch.ahead import Ahead
 from hpc_batch.config import Config, network_file_system
 from hpc_batch.elapsed import Elapsed
 from hpc_batch.errors import ConfigError, StorageError
-from hpc_batch.record import Record, Records, seconds_since
+from hpc_batch.record import Record, seconds_since
+from hpc_batch.records import Records
 from hpc_cluster import PROTOCOL, durable, files
 
 OURS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{11}-[0-9a-f]{16}\.(drop|answer|cancel)\Z")
@@ -132,10 +133,17 @@ class State:
     def known_jobs(self) -> list[str]:
         """Return every job that may have no answer yet, whatever became of its record.
 
-        Those are the jobs with a folder of a record, and those with a file in `.hpc_batch`.
+        Those are the jobs with a journal, and those with a file in `.hpc_batch`.
         """
         taken = {n.partition(".")[0] for n in files.names(str(self.inner)) if OURS.match(n)}
-        return sorted(taken | set(files.names(str(self.folder / "jobs"))))
+        recorded = {n.partition(".")[0] for n in files.names(str(self.folder / "jobs"))}
+        return sorted(taken | recorded)
+
+    def is_taken(self, job: str) -> bool:
+        """Tell whether a job has its drop or its reserved answer here, by two looks."""
+        if any(files.exists(self.of_job(job, kind)) for kind in ("drop", "answer")):
+            return True
+        return any(name.startswith(f"{job}.") for name in files.names(str(self.inner)))
 
     def _check(self, mine: Any, theirs: Any) -> None:
         if mine["instance"] != theirs["instance"]:

@@ -20,7 +20,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
-from hpc_batch import jobfile
+from hpc_batch import jobfile, journal
+from hpc_batch.journal import Damaged
 from hpc_cluster import files
 
 IN_FLIGHT = ("waiting", "accepted", "staging", "staged", "running", "returning")
@@ -338,10 +339,10 @@ def _recorded(state: Path, known: set[str | None]) -> Iterator[Seen]:
         if job in known:
             continue
         try:
-            record = files.read_json(str(state / "jobs" / job / "record.json"))
-        except (OSError, ValueError):
+            record = journal.record_in(str(state / "jobs" / job))
+        except (OSError, Damaged):
             continue  # RACE: it is being made, or was cleaned away.
-        shown = PHASES.get(record.get("phase"))
+        shown = PHASES.get(str(record.get("phase")))
         if shown is not None:
             yield Seen(
                 name=record["name"],

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpc_batch import mending, node, plan
 from hpc_batch.answer import Answers
@@ -23,13 +23,17 @@ from hpc_batch.errors import JobFileError
 from hpc_batch.fitting import misfit, need_s
 from hpc_batch.intake import Intake
 from hpc_batch.node import Node
-from hpc_batch.record import Record, Records, now
+from hpc_batch.record import Record, now
+from hpc_batch.records import Records
 from hpc_batch.settling import judge
 from hpc_batch.sight import Sight
 from hpc_batch.state import State
 from hpc_batch.trouble import Ledger
 from hpc_batch.upkeep import Upkeep
 from hpc_cluster import files
+
+if TYPE_CHECKING:
+    from hpc_batch.description import Shared
 
 log = logging.getLogger("hpc_batch")
 
@@ -42,11 +46,13 @@ AGAIN_S = 0.1
 class Checked:
     """What came of checking a batch of drops."""
 
+    shared: Shared
+    """What was looked at once for all of them."""
     good: list[Record] = field(default_factory=list)
     bad: dict[str, Node] = field(default_factory=dict)
     """J: the answer."""
-    beside: dict[str, Any] = field(default_factory=dict)
-    """What is to stand beside the records."""
+    papers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """J: what goes into its journal."""
     stuck: dict[str, str] = field(default_factory=dict)
     """J: what is wrong with a disk now."""
 
@@ -71,8 +77,9 @@ class Steps:
         """Returns the pass's login; None where the cluster cannot be used."""
         self._keep = keep
         """Leave the jobs' data on the cluster, in `kept/`."""
-        self._intake = Intake(config, state, records)
-        self._answers = Answers(state, records, self._intake)
+        self.intake = Intake(config, state, records)
+        """What takes drops, and tells their users how far they are."""
+        self._answers = Answers(state, records, self.intake)
         self._sight = sight
         self._upkeep = upkeep
         self.perform: dict[plan.Step, Callable[[list[Record]], None]] = {
@@ -93,25 +100,27 @@ class Steps:
 
     def accept(self, batch: list[Record]) -> None:
         """INTENT to ACCEPTED, or without a drop to –."""
-        self._intake.accept(batch)
+        self.intake.accept(batch)
 
     def check(self, batch: list[Record]) -> None:
         """ACCEPTED to STAGING, or with every problem to ANSWERING: read each drop once."""
-        found = Checked()
+        from hpc_batch.description import Shared  # no other step needs templates
+
+        found = Checked(Shared(self._config))
         clock = self._state.clock()
         doubted = [record for record in batch if not self._check(record, clock, found)]
         if doubted:
             # RACE: a disk says "no such file" and "no permission" for a moment, too.
             time.sleep(AGAIN_S)
+            found.shared = Shared(self._config)
         for record in doubted:
             found.bad.pop(record.id)
             self._check(record, clock, found)
         bad = [(self._records[job], decided) for job, decided in found.bad.items()]
-        self._records.furnish(found.beside)
-        self._records.save_all(found.good)
-        self._answers.decide(bad)
+        self._records.save_all(found.good, found.papers)
+        self._answers.decide(bad, found.papers)
         self._note_stuck(found.stuck, "rejected")
-        self._intake.submitted(found.good, "accepted")
+        self.intake.submitted(found.good, "accepted")
         for record in found.good:
             log.info("%s accepted: %s", record.id, record.script)
         for record, decided in bad:
@@ -121,14 +130,15 @@ class Steps:
         """Check one drop, and note what is found; False: it is one to reject."""
         from hpc_batch.description import describe  # no other step needs templates
 
-        data = b""
+        papers = found.papers[record.id] = {"job": ""}
         try:
             path = self._state.of_job(record.id, "drop")
             its_own = self._state.ahead.clock(record.id, os.lstat(path).st_ctime, clock)
             if judge(path, its_own, self._config) == "wait":
                 return True
-            data = self._intake.read(record)
-            made = describe(record.id, record.name, data, self._config)
+            data = self.intake.read(record)
+            papers["job"] = files.from_bytes(data)
+            made = describe(record.id, record.name, data, self._config, found.shared)
         except JobFileError as error:
             text = "; ".join(str(p) for p in error.problems)
             found.bad[record.id] = node.make(record, "rejected", text)
@@ -140,8 +150,7 @@ class Steps:
             text = f"the job file cannot be read: {error.strerror}"
             found.bad[record.id] = node.make(record, "rejected", text)
         else:
-            found.beside[f"{record.id}/description.json"] = made.description
-            found.beside[f"{record.id}/script"] = made.script
+            papers.update(description=made.description, script=files.from_bytes(made.script))
             found.good.append(
                 record.enter(
                     "STAGING",
@@ -153,22 +162,19 @@ class Steps:
                     remote=True,
                 )
             )
-        found.beside[f"{record.id}/job"] = data
         return record.id not in found.bad
 
     def withdraw(self, batch: list[Record]) -> None:
         """ACCEPTED or STAGING to ANSWERING: cancelled before it was published."""
-        beside = {}
+        papers: dict[str, dict[str, Any]] = {}
         for record in batch:
-            if record.phase == "ACCEPTED":  # what a check that failed has left may be a part of it
+            if record.phase == "ACCEPTED":
                 try:
-                    beside[f"{record.id}/job"] = self._intake.read(record)
+                    papers[record.id] = {"job": files.from_bytes(self.intake.read(record))}
                 except OSError as error:
                     if error.errno in files.PASSING:
                         raise
-                    beside[f"{record.id}/job"] = b""
-        self._records.furnish(beside)
-        self._answers.decide((r, node.make(r, "cancelled", "cancelled")) for r in batch)
+        self._answers.decide(((r, node.make(r, "cancelled", "cancelled")) for r in batch), papers)
 
     # ---- there and back ----------------------------------------------------------------------
 
@@ -176,6 +182,7 @@ class Steps:
         """STAGING to PUBLISHING: carry everything, then make the intent durable."""
         connection = self._connect()
         if connection is None:
+            self.intake.tell()
             return
         staged = connection.staging.stage(batch)
         session_id = connection.session.id
@@ -197,7 +204,7 @@ class Steps:
         answer.get()
         published = [r.enter("PUBLISHED", times={**r.times, "staged": now()}) for r in batch]
         self._records.save_all(published)
-        self._intake.submitted(published, "staged")
+        self.intake.submitted(published, "staged")
         for record in published:
             log.info("%s published", record.id)
 

@@ -30,10 +30,12 @@ from hpc_batch.config import Config
 from hpc_batch.doorbell import Doorbell
 from hpc_batch.errors import ConfigError, FarEndError, RemoteError, StorageError
 from hpc_batch.fitting import misfit
+from hpc_batch.journal import Damaged
 from hpc_batch.lingering import LOCK_S, serving_s
 from hpc_batch.listing import Drop, Listing, look, may_submit, unanswerable
 from hpc_batch.portions import Portions
-from hpc_batch.record import Damaged, Record, Records
+from hpc_batch.record import Record
+from hpc_batch.records import Records
 from hpc_batch.report import Report
 from hpc_batch.sight import Census, Sight
 from hpc_batch.state import Busy, State, check_home, hold, is_at_home
@@ -148,7 +150,7 @@ class Pass:
         self._paused = state.paused() is not None
         self._cancelled: frozenset[str] = frozenset()
         try:
-            self.records.load(self._foresee)
+            self.records.load(self._foresee, state.is_taken)
             check_home(self.records, config)
         except BaseException:
             self.access.close()
@@ -255,8 +257,7 @@ class Pass:
         self._paused = self.state.paused() is not None
         self._again_s, self._held = LOOK_S, frozenset()
         for job, why in self.records.damaged.items():
-            path = self.records.path(job, "record.json")
-            text = f"{path} is damaged, and its job stands still: {why}. Bring the file back, or "
+            text = f"{why}, and its job stands still. Bring the file back, or "
             text += "run `hpc-batch resume --restored`, which makes its drop a new one"
             self.ledger.note(f"record {job}", text, code=75)
         listing = look(self.config.cronjob.dropbox)
@@ -283,7 +284,9 @@ class Pass:
             self.report.reachable(None)
         self.report.look(self.records, self.sight.census)
         for record, shown, message in self.report.news(self.records):
-            self.intake.submitted([record], shown, message)
+            self.steps.intake.submitted([record], shown, message)
+        if "steps" in vars(self):
+            self.steps.intake.tell()
         self._tell_travels()
         self.report.write(self.ledger.entries())
 

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from hpc_batch import hosts, session
+from hpc_batch import hosts, journal, session
 from hpc_batch.config import Config
 from hpc_batch.errors import RemoteError
 from hpc_batch.lingering import WHOLE_S
@@ -87,8 +87,8 @@ def tidy(config: Config, before: datetime, *, kept: bool, dry_run: bool) -> Tidi
 
 def _is_unanswered(state: State, job: str) -> bool:
     """Tell whether a job's answer is still reserved, or not decided."""
-    folder = state.path("jobs") / job
-    decided = files.exists(str(folder / "answer.json")) or not files.exists(str(folder))
+    path = str(state.path("jobs") / job)
+    decided = not files.exists(path) or "answer" in journal.papers_in(path)
     return files.exists(state.of_job(job, "answer")) or not decided
 
 
@@ -138,7 +138,7 @@ def _dropbox(state: State, dry_run: bool) -> Removed:
     job is left for `hpc-batch resume --restored`.
     """
     entries, size = 0, 0
-    jobs = set(files.names(str(state.path("jobs"))))
+    jobs = {name.partition(".")[0] for name in files.names(str(state.path("jobs")))}
     for name in files.names(str(state.inner)):
         job = name.partition(".")[0]
         path = str(state.inner / name)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from hpc_batch.config import Config
 from hpc_batch.policy import policy
-from hpc_batch.record import Records, now
+from hpc_batch.record import now
+from hpc_batch.records import Records
 from hpc_batch.report import Report
 from hpc_batch.state import State
 from hpc_batch.trouble import Ledger
