@@ -252,6 +252,16 @@ def test_undoing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     check(disk)
 
 
+def test_an_answer_that_is_not_out_after_all(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.take()
+    desk.decide()
+    desk.records.save_all([r.enter("CLEANING") for r in desk.records])
+    disk = Watched(monkeypatch)
+    desk.clean(frozenset)
+    assert {r.phase for r in desk.records} == {"ANSWERING"}
+    check(disk)
+
+
 # ---- the cluster ---------------------------------------------------------------------------------
 
 
@@ -519,6 +529,8 @@ def test_what_passes_write_of_published_jobs(desk: Desk, monkeypatch: pytest.Mon
     steps.miss(list(records))
     check(disk)
     assert {r.missing for r in records} == {1}
+    assert len(steps._doubt(dict.fromkeys([r.id for r in records], "it is not there"))) == 2
+    check(disk)
     steps._note_waiting(dict.fromkeys([r.id for r in records], "it waits"))
     check(disk)
     steps._note_stuck(dict.fromkeys([r.id for r in records], "it is stuck"), "stage_out")
@@ -526,6 +538,11 @@ def test_what_passes_write_of_published_jobs(desk: Desk, monkeypatch: pytest.Mon
     steps.fit(list(records))
     check(disk)
     assert {r.stuck_since for r in records} == {None}
+    desk.decide()
+    check(disk)
+    assert all(steps.mend(record) for record in list(records))
+    check(disk)
+    assert {r.phase for r in records} == {"PUBLISHED"}
 
 
 def test_what_is_withdrawn(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

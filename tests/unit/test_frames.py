@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from workshop import INSTANCE, SESSION, Workshop
 
 from hpc_batch import bulk, far_end
 from hpc_batch.config import Remote
-from hpc_cluster import channel, frames
+from hpc_cluster import arrival, channel, files, frames, loading, store
 
 ENV = {"workspace": "/scratch/it's here/ws", "scripts": "/home/u/hpc batch/on_hpc/scripts"}
 
@@ -89,6 +91,76 @@ def test_nothing_special_stands_within_the_quotes() -> None:
     assert re.fullmatch(
         r"""exec /bin/sh -c 'eval "\$\(printf %b "([-\w ./:=,@+;]|\\0[0-7]{3})*"\)"'""", line
     )
+
+
+# ---- what arrives ------------------------------------------------------------------------------
+
+
+class Listening:
+    """A channel that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+
+    def say(self, line: Any, data: bytes = b"") -> None:
+        self.said.append(line)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Workshop]:
+    made = Workshop(tmp_path / "w")
+    yield made
+    made.close()
+
+
+def test_a_late_session_gives_no_file_of_a_job_its_name(shop: Workshop) -> None:
+    ours, theirs = shop.stage("true"), shop.stage("true")
+    for session, kept in ((SESSION, True), ("f" * 16, False)):
+        line: Any = Listening()
+        arriving = frames.Frames(shop.spool, session, INSTANCE, line)
+        job = ours if kept else theirs
+        arriving._arrival(("job", job, 0)).write(0, memoryview(b"12345"), 5)
+        failed = arriving._sync()
+        assert [entry["errno"] for entry in failed] == ([] if kept else ["ESTALE"])
+        there = os.listdir(shop.spool.path("jobs", job, "in"))
+        assert there == ([b"0"] if kept else [])
+
+
+def test_while_bytes_arrive_pilots_see_that_jobs_are_still_coming(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, line = shop.stage("true"), Listening()
+    path = shop.spool.path("incoming", f"{job}.{SESSION}")
+    os.utime(path, (1, 1))
+    arriving = frames.Frames(shop.spool, SESSION, INSTANCE, line)  # type: ignore[arg-type]
+    arriving._renew()
+    assert os.stat(path).st_mtime == 1  # not with every frame
+    monkeypatch.setattr(frames, "RENEW_S", 0)
+    arriving._renew()
+    assert os.stat(path).st_mtime > 1
+
+
+def test_what_lies_where_an_input_goes_is_not_taken_for_it(shop: Workshop) -> None:
+    """What a staging before left there may be the file of the day before."""
+    job, key = shop.stage("true", [("x", b"older")]), "c" * 32
+    stored = store.Store(shop.spool.path("inputs"), SESSION)
+    files.write_new(stored.arriving(key), b"today")
+    stored.seal(key, stored.now())
+    stored.enter(key)
+    described = files.read_json(files.join(shop.spool.job_folder(job), "description.json"))
+    load = loading.Load(job, described, b"true", [(key, 5)])
+    for _ in range(2):
+        assert loading.load_all(shop.spool, stored, SESSION, [load]) == ([job], {})
+        assert files.read_bytes(shop.spool.path("jobs", job, "in", "0")) == b"today"
+
+
+def test_bytes_that_leave_a_gap_are_refused(tmp_path: Path) -> None:
+    temporary = os.fsencode(tmp_path / "temporary")
+    arriving = arrival.Arrival(("key", "c" * 32), temporary, b"/nowhere")
+    arriving.write(0, memoryview(b"123"), 9)
+    with pytest.raises(arrival.Refused, match="bytes from 6 on came when 3 were there"):
+        arriving.write(6, memoryview(b"789"), 9)
+    arriving.close()
 
 
 # ---- the far end's channel ---------------------------------------------------------------------

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from hpc_cluster import files
+from hpc_cluster import effects, files
 from hpc_cluster.errors import WorkspaceError
 from hpc_cluster.spool import FOLDERS, Spool
 from hpc_cluster.ticket import Ticket, parse
@@ -372,3 +372,33 @@ def test_a_job_purged_twice_under_one_name_has_room_in_the_trash(spool):
         published(spool, job(1))
         spool.purge_all([job(1)], keep=False)
     assert len(files.names(spool.path("trash"))) == 3
+
+
+# ---- the order of removing -----------------------------------------------------------------------
+
+
+def test_nobody_can_publish_what_is_being_removed_and_a_kill_leaves_its_ticket(spool, monkeypatch):
+    """When the data goes, no ticket that could be published is there; the last one goes after."""
+    spool.begin_all([job(1), job(2)], S)
+    spool.publish_all([(job(1), S)])
+    spool.begin_all([job(1)], T)  # litter of another session
+    real, seen = effects.rename, []
+
+    def rename(source, target):
+        seen.append(where(spool))
+        real(source, target)
+
+    monkeypatch.setattr(effects, "rename", rename)
+    spool.purge_all([job(1), job(2)], keep=False)
+    assert seen == [[f"ready/{job(1)}.a0c0"]] * 2
+    assert where(spool) == []
+
+
+def test_what_is_discarded_twice_has_two_names(spool):
+    for content in (b"1", b"2"):
+        spool.begin_all([job(1)], S)
+        files.write_new(spool.path("jobs", job(1), "script"), content)
+        spool.purge_all([job(1)], keep=True)
+    assert sorted(files.names(spool.path("kept"))) == [job(1), job(1) + ".1"]
+    found = [files.read_bytes(spool.path("kept", n, "script")) for n in (job(1), job(1) + ".1")]
+    assert found == [b"1", b"2"]

@@ -163,6 +163,21 @@ def test_a_record_goes_last_and_only_when_the_cluster_is_clean(
             return
 
 
+def test_a_job_whose_answer_is_still_reserved_is_answered_before_it_is_cleaned(
+    desks: Callable[[str], Desk],
+) -> None:
+    """A look that found no J.answer, on a file server that was wrong, made it CLEANING."""
+    desk = desks("early")
+    desk.take()
+    desk.decide()
+    desk.records.save_all([r.enter("CLEANING") for r in desk.records])
+    desk.clean(frozenset)
+    assert {r.phase for r in desk.records} == {"ANSWERING"}
+    assert len(desk.inner("drop")) == len(NAMES)
+    desk.answer()
+    assert sorted(desk.finished()) == [f"{name}.finished" for name in NAMES]
+
+
 @pytest.mark.parametrize("mended", [False, True], ids=["it stays impossible", "it is mended"])
 def test_outputs_and_answer_agree_wherever_placing_and_undoing_are_killed(
     desks: Callable[[str], Desk], monkeypatch: pytest.MonkeyPatch, *, mended: bool

@@ -1,0 +1,118 @@
+"""What leaves this host and what comes back: neither what changed nor what nobody asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc_batch import inputs, staging
+from hpc_batch.bulk import Failure, Outgoing, WantedOutput
+from hpc_batch.data_channel import DataChannel
+from hpc_batch.errors import RemoteError
+from hpc_batch.receiving import Receiving
+from hpc_batch.record import Input, Record
+from hpc_batch.sending import Sending
+from hpc_batch.staging import Staged
+
+KEY = "c" * 32
+JOB = f"01234567-0199aabbccd-{1:016x}"
+
+
+class Line:
+    """A flow that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.failures: dict[Any, Failure] = {}
+        self.sent: list[str] = []
+
+    def send(self, header: dict[str, Any], data: bytes = b"") -> None:
+        self.sent += header
+
+
+def test_nothing_of_an_input_that_changed_after_it_was_taken_is_sent(tmp_path: Path) -> None:
+    """It may be large, and all of it would travel for nothing."""
+    path = tmp_path / "in"
+    path.write_text("taken")
+    file = Outgoing(("key", KEY), str(path), inputs.examine(str(path)))
+    path.write_text("other")
+    os.utime(path, (1, 1))
+    line: Any = Line()
+    Sending(file, {}, line, lambda sent: None).run()
+    assert line.sent == ["discard"]
+    assert line.failures[file.to].kind == "changed"
+
+
+def test_a_file_that_was_changed_just_now_gets_a_key_that_is_not_found_again() -> None:
+    """It may be changed once more within one tick of its clock, and look the same."""
+    young, old = time.time_ns() + 10**10, time.time_ns() - 10**10
+    for changed, same in ((young, False), (old, True)):
+        entry = Input("name", "/path", (1, changed, changed, 1))
+        keys = {inputs.key_of("host", entry) for _ in range(2)}
+        assert (len(keys) == 1) is same
+
+
+@pytest.mark.parametrize(
+    ("failure", "where"),
+    [
+        (Failure("changed", "it changed"), "failed"),
+        (Failure("ENOENT", "it is gone"), "failed"),
+        (Failure("EIO", "it cannot be read"), "stuck"),
+        (Failure("ENOSPC", "no room there", here=False), "stuck"),
+        (Failure("ENOENT", "it is gone there", here=False), "stuck"),
+        (Failure("busy", "another session sends it", here=False), "waiting"),
+        (Failure("damaged", "a frame did not match", here=False), "waiting"),
+    ],
+)
+def test_a_failure_is_for_who_must_act(failure: Failure, where: str) -> None:
+    """What is merely waited for is no trouble, and is never answered with an error."""
+    result, job = Staged(), Record(JOB, "STAGING", "a.job", "/box", "host", "/work")
+    staging._note(job, failure, result)
+    assert {kind for kind in ("failed", "stuck", "waiting") if getattr(result, kind)} == {where}
+
+
+# ---- back ----------------------------------------------------------------------------------------
+
+
+def wanted(path: Path, size: int) -> WantedOutput:
+    def opener() -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT)
+
+    return WantedOutput(
+        job=JOB, attempt=1, name="o", layout="flat", bytes=size, opener=opener, sha256="0" * 64
+    )
+
+
+def test_a_temporary_that_holds_more_than_the_output_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "temporary"
+    path.write_text("12345")
+    asked = Receiving(wanted(path, 3)).request()
+    assert (asked["offset"], asked["bytes"]) == (0, 3)
+    assert path.read_text() == ""
+
+
+@pytest.mark.parametrize(("offset", "data"), [(1, b"12"), (0, b"1234")])
+def test_bytes_that_were_not_asked_for_are_refused(
+    tmp_path: Path, offset: int, data: bytes
+) -> None:
+    receiving = Receiving(wanted(tmp_path / "temporary", 3))
+    with pytest.raises(RemoteError, match="not asked for"):
+        receiving.write(offset, memoryview(data))
+
+
+def test_a_frame_with_another_hash_is_refused_where_nothing_else_would_tell() -> None:
+    class Wire:
+        def exactly(self, size: int) -> memoryview:
+            return memoryview(b"x" * size)
+
+    wire: Any = Wire()
+    channel = DataChannel(wire, lambda: None)
+    header = {"bytes": 3, "sha256": hashlib.sha256(b"xxx").hexdigest()}
+    assert channel._frame(header, plain=False) == b"xxx"
+    header["sha256"] = hashlib.sha256(b"xxy").hexdigest()
+    with pytest.raises(RemoteError, match="hash"):
+        channel._frame(header, plain=False)
