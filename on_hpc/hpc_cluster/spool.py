@@ -437,8 +437,6 @@ class Spool:
         folder = "kept" if keep else "trash"
         for number in range(1000):
             target = self.path(folder, name + (f".{number}" if number else ""))
-            if files.exists(target):
-                continue
             try:
                 files.rename(path, target)
                 return
@@ -446,7 +444,7 @@ class Spool:
                 # RACE: another purge, or this one before it was killed, was here first.
                 return
             except OSError as error:
-                # RACE: another purge took this name between the look and the rename.
+                # What was discarded before has this name.
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
 

@@ -636,13 +636,6 @@ ANSWERING = (
         "        for job in tickets:\n            self.discard(self.job_folder(job), keep=keep)\n",
         "the tickets go last, so that a kill leaves something to find",
     ),
-    far(
-        "spool",
-        "one name in trash",
-        "            if files.exists(target):\n                continue\n",
-        "",
-        "what is discarded twice has two names",
-    ),
 )
 
 OURSELVES = (

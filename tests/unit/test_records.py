@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from watched import Watched
 
 from hpc_batch import journal
 from hpc_batch.journal import Damaged
@@ -121,6 +122,15 @@ def test_a_journal_does_not_grow_without_bounds(records: Records) -> None:
     path.with_name(J + journal.NEW).write_bytes(b"0123")  # killed before it took the other's place
     assert len(again(records)) == 1
     assert os.listdir(path.parent) == [J]
+
+
+def test_a_journal_that_is_written_anew_is_durable_before_it_takes_the_old_ones_place(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpc_batch.records.LONG", 0)
+    disk = Watched(monkeypatch)
+    records.save_all([record("PUBLISHED")])
+    assert (disk.early, disk.pending()) == ([], [])
 
 
 def test_what_a_disk_has_failed_to_write_is_written_again_before_it_counts(

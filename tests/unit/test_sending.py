@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hpc_batch import inputs, staging
-from hpc_batch.bulk import Failure, Outgoing, WantedOutput
+from hpc_batch.bulk import FRAME_BYTES, Failure, Outgoing, WantedOutput
 from hpc_batch.data_channel import DataChannel
 from hpc_batch.errors import RemoteError
 from hpc_batch.receiving import Receiving
@@ -37,9 +37,8 @@ class Line:
 def test_nothing_of_an_input_that_changed_after_it_was_taken_is_sent(tmp_path: Path) -> None:
     """It may be large, and all of it would travel for nothing."""
     path = tmp_path / "in"
-    path.write_text("taken")
+    path.write_bytes(bytes(2 * FRAME_BYTES))
     file = Outgoing(("key", KEY), str(path), inputs.examine(str(path)))
-    path.write_text("other")
     os.utime(path, (1, 1))
     line: Any = Line()
     Sending(file, {}, line, lambda sent: None).run()

@@ -1,0 +1,63 @@
+"""Whose the state folder is, and who holds it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from world import World
+
+from hpc_batch.errors import ConfigError
+from hpc_batch.state import Busy, hold
+
+KILLED = """\
+import os, subprocess, sys
+from pathlib import Path
+from hpc_batch import config
+from hpc_batch.state import hold
+with hold(config.load(Path(sys.argv[1]))) as state:
+    locks = state.lock_descriptors
+    child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, pass_fds=locks)
+    print(child.pid, flush=True)
+    os._exit(0)
+"""
+"""A pass that is killed while a child of it carries files."""
+
+
+@pytest.mark.parametrize("which", ["state", "inner"])
+def test_a_state_that_others_may_read_is_refused(tmp_path: Path, which: str) -> None:
+    here = World(tmp_path)
+    with hold(here.config) as state:
+        folder = {"state": state.folder, "inner": state.inner}[which]
+    folder.chmod(0o750)
+    with pytest.raises(ConfigError, match="must be private"), hold(here.config):
+        pass
+    folder.chmod(0o700)
+    with hold(here.config):
+        pass
+
+
+def test_a_lock_is_free_only_when_the_transfers_of_a_killed_pass_are_gone(
+    tmp_path: Path, checkout: Path
+) -> None:
+    here = World(tmp_path)
+    path = os.pathsep.join([str(checkout / "tools"), str(checkout / "on_hpc")])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, here.ini],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    child = int(done.stdout)
+    try:
+        with pytest.raises(Busy), hold(here.config):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+    with hold(here.config, patience_s=60):
+        pass
