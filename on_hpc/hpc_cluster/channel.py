@@ -119,9 +119,9 @@ class Channel:
                 raise Ended("silence")
         return True
 
-    def has_input(self) -> bool:
-        """Tell whether something has come that was not taken yet, or the near end has gone."""
-        return bool(self._buffer) or bool(select.select([self._reader], [], [], 0)[0])
+    def has_input(self, patience_s: float = 0.0) -> bool:
+        """Tell whether something comes that was not taken yet, or the near end goes, by then."""
+        return bool(self._buffer) or bool(select.select([self._reader], [], [], patience_s)[0])
 
     def _is_asked(self) -> bool:
         """Tell whether a request has been read ahead; pings before it are dropped."""

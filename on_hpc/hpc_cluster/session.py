@@ -41,6 +41,9 @@ REFUSAL = b"\x1eHPC_BATCH_ERROR "
 
 CHANNELS = ("serve", "data")
 
+QUIET_S = 2.0
+"""The trash is emptied when nothing was asked for so long, or when the near end has gone."""
+
 EXIT_USAGE = 2
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
@@ -151,7 +154,9 @@ def _greeting() -> Dict[str, Any]:
 def _serve(verbs: "Verbs", frames: "Frames", channel: Channel) -> None:
     """Perform one request after the other. Raises Ended; returns when they make no sense."""
     while True:
-        verbs.tidy(lambda: not channel.has_input())
+        # Who has just asked for that is busy with it: nobody's disk is to be disturbed meanwhile.
+        if verbs.littered and not channel.has_input(QUIET_S):
+            verbs.tidy(lambda: not channel.has_input())
         try:
             request = channel.request()
             if "verb" not in request:

@@ -52,7 +52,7 @@ class Verbs:
         self.orphan_s = ORPHAN_S
         self.made = False
         """The workspace was made when this session began."""
-        self._littered = False
+        self.littered = False
         """Something lies in trash that this session may delete."""
 
     def do(self, verb: Any, args: Any) -> Any:
@@ -66,11 +66,11 @@ class Verbs:
 
     def tidy(self, go_on: Callable[[], bool]) -> None:
         """Delete what requests have moved to trash, while `go_on` says so, for TRASH_S at most."""
-        deadline = clock.monotonic() + TRASH_S
-        if not self._littered:
+        if not self.littered:
             return
+        deadline = clock.monotonic() + TRASH_S
         try:
-            self._littered = not self._spool.empty_trash(
+            self.littered = not self._spool.empty_trash(
                 lambda: go_on() and clock.monotonic() < deadline
             )
         except OSError:
@@ -222,7 +222,7 @@ class Verbs:
         """Anything to nothing: data to trash (or kept), then the tickets."""
         jobs = self._jobs(args)
         self._spool.purge_all(jobs, keep=args.get("keep") is True)
-        self._littered = True
+        self.littered = True
         return {"purged": jobs}
 
     def sweep(self, args: Dict[str, Any]) -> Dict[str, Any]:
