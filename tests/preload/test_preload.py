@@ -96,7 +96,7 @@ ONCE_WRONG = {
         SUBMITTER, Call.STAT, Act.FAIL, 9, errno.ENOENT, 1, "in/*"
     ),
     "a record that is not found at first": Fault(
-        SUBMITTER, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 1, "state/jobs/*/record.json"
+        SUBMITTER, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 1, "state/jobs/*"
     ),
     "a drop that is not found once it was taken": Fault(
         SUBMITTER, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 1, "dropbox/.hpc_batch/*.drop"
