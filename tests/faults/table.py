@@ -33,7 +33,8 @@ OUTWARD = (
 """Effects on other processes: to die before and after them is not the same."""
 
 SPACE = ("ENOSPC", "EDQUOT")
-STORAGE = ("EIO", "ESTALE")
+STORAGE = ("EIO", "ESTALE", "EACCES")
+"""The last one is said once here, and so must not be believed."""
 NAMES = (*SPACE, *STORAGE, "done-but-error", "done-but-again")
 """Of what makes a name."""
 
