@@ -255,3 +255,47 @@ def test_a_job_runs_though_its_streams_cannot_be_closed_here(
 
     monkeypatch.setattr(effects, "close", failing)
     assert ended(shop, guard).kind == "ok"
+
+
+def over(attempt: Attempt) -> None:
+    """Move an attempt on until its result is written."""
+
+    def is_over() -> bool:
+        attempt.step(alone=True)
+        attempt.collect()
+        return attempt.phase == "written"
+
+    wait_until(is_over)
+
+
+def test_a_script_that_cannot_be_executed_for_a_moment_is_executed_again(
+    shop: Workshop, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that starts another job holds it open for writing between its fork and its exec."""
+    shop.job("#!/bin/sh\n")
+    real, tries = effects.start, []
+
+    def start(argv: list[bytes], **options: object) -> object:
+        tries.append(argv)
+        if len(tries) < 3:
+            raise OSError(errno.ETXTBSY, os.strerror(errno.ETXTBSY), argv[0])
+        return real(argv, **options)
+
+    monkeypatch.setattr(effects, "start", start)
+    attempt = begun(shop, guard)
+    over(attempt)
+    assert (attempt.kind, len(tries)) == ("ok", 3)
+
+
+def test_a_description_of_another_job_starts_nothing(
+    shop: Workshop, guard: Guard, tmp_path: Path
+) -> None:
+    job, other = shop.stage(f"#!/bin/sh\ntouch {tmp_path}/ran\n"), shop.stage("#!/bin/sh\n")
+    ours, theirs = (files.join(shop.spool.job_folder(j), "description.json") for j in (job, other))
+    files.replace(ours, files.read_bytes(theirs))
+    shop.spool.publish_all([(job, SESSION)])
+    attempt = begun(shop, guard)
+    over(attempt)
+    assert attempt.kind == "fail"
+    assert "the description belongs to another job" in shop.result(job)["message"]
+    assert not (tmp_path / "ran").exists()

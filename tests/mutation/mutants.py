@@ -98,7 +98,7 @@ TESTS = {
     "pilot": ("tests/unit/test_pilot.py tests/unit/test_queuer.py",),
     "placing": ("tests/unit/test_placing.py",),
     "plan": ("tests/unit/test_plan.py",),
-    "process": ("tests/integration/test_runner.py",),
+    "process": ("tests/integration/test_attempt.py tests/integration/test_runner.py",),
     "queuer": ("tests/unit/test_queuer.py",),
     "reaping": ("tests/unit/test_queuer.py tests/unit/test_dismissal.py",),
     "receiving": ("tests/unit/test_sending.py", "tests/integration/test_session.py"),
@@ -123,7 +123,11 @@ TESTS = {
         "tests/integration/test_main_loop.py",
         "tests/integration/test_session.py",
     ),
-    "state": ("tests/integration/test_bad_input.py", "tests/integration/test_main_loop.py"),
+    "state": (
+        "tests/unit/test_state.py",
+        "tests/unit/test_passing_errors.py",
+        "tests/integration/test_bad_input.py",
+    ),
     "steps": (
         "tests/unit/test_pass.py",
         "tests/integration/test_doubts.py",

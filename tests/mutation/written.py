@@ -787,7 +787,7 @@ PILOTS = (
         "guard",
         "no limit",
         "        if left is not None and left <= 0:\n            break\n",
-        "        if left is not None and left <= 0:\n            continue\n",
+        "        if left is not None and left <= 0:\n            left = None\n",
         "a heartbeat that hangs ends the jobs",
     ),
     far(

@@ -129,3 +129,28 @@ def test_a_pilot_whose_slot_was_given_away_claims_nothing_more(bench: Bench) -> 
     bench.look()
     assert bench.runner.stopping == "its slot was given to another pilot"
     assert not bench.claimed.lost
+
+
+def test_a_pilot_that_says_it_closes_looks_once_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who published before it said so has counted on it, and submitted no other."""
+    runner, late = bench.runner, "0123abcd-0199aabbccd-ffffffffffffffff"
+    bench.spool.finish(bench.claimed.ticket, "ok")
+    runner.attempts = []
+    said: list[object] = []
+    real = runner._statement.say
+
+    def say(**words: object) -> None:
+        if not said:
+            bench.spool.begin_all([late], S)
+            bench.spool.publish_all([(late, S)])
+        said.append(words["closing"])
+        real(**words)
+
+    monkeypatch.setattr(runner._statement, "say", say)
+    assert not runner._is_over()
+    assert len(said) == 2 and said[0] is not None and said[1] is None
+    files.unlink(bench.spool.ticket_path(Ticket("ready", late)))
+    assert runner._is_over()
+    assert pilot.read(bench.spool, P)["closing"] == said[2]

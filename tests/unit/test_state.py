@@ -41,6 +41,18 @@ def test_a_state_that_others_may_read_is_refused(tmp_path: Path, which: str) -> 
         pass
 
 
+def test_the_state_of_one_dropbox_is_refused_for_another(tmp_path: Path) -> None:
+    """Both are of this machine, and were in use equally long."""
+    one, other = World(tmp_path / "one"), World(tmp_path / "other")
+    for here in (one, other):
+        with hold(here.config) as state:
+            state.begin()
+            state.end()
+    one.configure(cronjob={"state": other.state})
+    with hold(one.config) as state, pytest.raises(ConfigError, match="do not belong together"):
+        state.begin()
+
+
 def test_a_lock_is_free_only_when_the_transfers_of_a_killed_pass_are_gone(
     tmp_path: Path, checkout: Path
 ) -> None:
