@@ -97,9 +97,16 @@ def test_an_intent_that_never_was_durable_is_nobodys_trouble(records: Records, t
 
 
 def test_a_folder_in_a_journals_place_is_damage(records: Records) -> None:
-    Path(records.path(J)).unlink()
-    Path(records.path(J)).mkdir()
-    assert list(again(records).damaged) == [J]
+    path = Path(records.path(J))
+    path.unlink()
+    path.mkdir()
+    found = again(records)
+    assert list(found.damaged) == [J]
+    assert found.forget_damaged() == [J]
+    assert not path.exists()
+    (path / "record.json").mkdir(parents=True)
+    assert not again(records, lambda job: False).damaged
+    assert not path.exists()
 
 
 def test_a_journal_that_was_cut_while_a_pass_works_is_not_written_to(records: Records) -> None:

@@ -48,7 +48,7 @@ def passes(tmp_path: Path) -> Iterator[Passes]:
 
 def test_a_batch_system_that_stays_silent_is_told_once_and_its_end_too(passes: Passes) -> None:
     assert passes.told(SILENT) == []
-    (message,) = passes.told(SILENT, later_s=SILENT_S)
+    (message,) = passes.told(SILENT, later_s=SILENT_S + 1)
     assert SILENT in message
     assert passes.told(SILENT) == []
     (over,) = passes.told(None)

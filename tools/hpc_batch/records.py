@@ -62,7 +62,7 @@ class Records:
                 if is_taken(job):
                     self.damaged[job] = str(error)
                 else:
-                    files.unlink(self.path(job))
+                    self._forget(job)
                 continue
             except FileNotFoundError:
                 continue  # RACE: an operator removed it
@@ -87,10 +87,17 @@ class Records:
         """Remove what says nothing; return which jobs that was."""
         jobs = sorted(self.damaged)
         for job in jobs:
-            files.unlink(self.path(job))
+            self._forget(job)
         self.damaged.clear()
         durable.sync_folder(self._root)
         return jobs
+
+    def _forget(self, job: str) -> None:
+        """Remove what stands in a journal's place."""
+        if files.is_folder(self.path(job)):
+            files.remove_tree(self.path(job))
+        else:
+            files.unlink(self.path(job))
 
     def __iter__(self) -> Iterator[Record]:
         if self._sorted is None:
