@@ -80,6 +80,7 @@ class Puppet:
         order = self.stop(effect)
         self._last = effect
         if order == "fail":
+            self._last = None  # what is tried again is another effect
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), args[0])
         value = function(*args, **keys)
         if order == "done but fail":

@@ -157,7 +157,7 @@ class RealWorld:
         """Let the pass begin a step; it stands before the first effect."""
         if step == "take":
             drops = look(self.here.dropbox).drops
-            self.near = Puppet(lambda: self.steps._intake.take(drops), self.effect)
+            self.near = Puppet(lambda: self.steps.intake.take(drops), self.effect)
             return
         record = next(iter(self.records))
         census = self.spool.census(self.state.instance)
@@ -282,7 +282,7 @@ class RealWorld:
         elif who == "user":
             self._user(what)
         elif name == "cancel file: move":
-            self.steps._intake.cancel(NAME, self.job)
+            self.steps.intake.cancel(NAME, self.job)
         elif name == "cancel file: no such job":
             os.unlink(self.here.dropbox / (NAME + ".cancel"))
         elif name == "reaper: crash":

@@ -227,7 +227,9 @@ class Replay:
             if not calm and chance < 0.12:
                 self.kill(late=self.draw.random() < 0.6)
                 return
-            if not calm and chance < 0.2 and str(near.at).split()[0] in ("keep", "put"):
+            # What was refused once is tried again, and may be refused again.
+            refused = 0.6 if self.trace and self.trace[-1] == "fails" else 0.2
+            if not calm and chance < refused and str(near.at).split()[0] in ("keep", "put"):
                 self.go(self.draw.choice(["fail", "done but fail"]))
                 return
             if chance < 0.6:
