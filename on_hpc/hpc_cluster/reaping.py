@@ -50,7 +50,9 @@ def bury(spool: Spool, one: Seen) -> bool:
     # does one that an operator sent away.
     tried = info.get("started") or info.get("native_id") or info.get("unclear")
     tried = tried and not info.get("dismissed")
-    if tried and not works(info):
+    # RACE: it may have been killed before it wrote down what it had claimed.
+    holds = any(ticket.pilot == name for ticket in spool.tickets("running"))
+    if tried and not works(info) and not holds:
         where = f" on {info['host']}" if info.get("host") else ""
         last = info.get("trouble") or batch.last_lines(_log(spool, name))
         words = f"pilot {name} ended{where} before it claimed a job: {one.dead}"

@@ -483,6 +483,8 @@ def test_a_server_that_allows_one_channel_refuses_the_second(
     with servers.running(tmp_path, ["MaxSessions 1"]) as server:
         with contextlib.closing(hosts.connect(server.remote(ssh_transport))) as host:
             first = host.open("cat")
+            first.write(b"I ")
+            assert first.read(100) == b"I "  # it has the one channel
             with pytest.raises(RemoteError, match="refuses a further channel") as caught:
                 host.open("cat").read(1)
             assert "MaxSessions" in caught.value.hint

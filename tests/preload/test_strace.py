@@ -62,7 +62,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Round]:
 @pytest.mark.timeout(3600)
 def test_a_fault_at_any_call_of_the_kernel_changes_nothing_in_the_end(here: Round) -> None:
     strace = tracer()
-    seed = int(os.environ.get("HPC_BATCH_SEED", random.randrange(1 << 30)))
+    seed = int(os.environ.get("HPC_BATCH_SEED", random.randrange(1 << 30) if FULL else 1))
     expected = calm(here)
     for number in range(ROUNDS):
         chance = random.Random(f"{seed}.{number}")

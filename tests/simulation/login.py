@@ -56,7 +56,7 @@ class FarChannel:
         assert isinstance(value, dict)
         return value if "ping" not in value else self.request()
 
-    def has_input(self) -> bool:
+    def has_input(self, patience_s: float = 0.0) -> bool:
         return bool(self.inbox)
 
     def exactly(self, size: int) -> memoryview:

@@ -158,6 +158,20 @@ def test_a_killed_pilots_job_is_reaped_and_done_by_the_next(shop):
     assert shop.result(job, 2)["crashes"] == 1
 
 
+def test_a_pilot_killed_before_it_wrote_down_its_claim_has_worked(shop):
+    job = shop.job("#!/bin/sh\n[ $HPC_BATCH_ATTEMPT = 2 ] || { echo > pid; sleep 60; }\n")
+    [name] = shop.keep()["submitted"]
+    begun = files.join(shop.spool.attempt_folder(job, 1), "work", "pid")
+    wait_until(lambda: files.exists(begun))
+    assert shop.kill_local_pilot(name)
+    path = files.join(shop.spool.pilot_folder(name), "runner.json")
+    files.replace(path, files.to_json({**files.read_json(path), "claimed": 0, "running": []}))
+    report = shop.keep()
+    assert report["reaped"] == [job]
+    assert report["trouble"] is None
+    wait_until(lambda: shop.done() == {job: "ok"})
+
+
 def test_a_job_that_kills_its_pilots_is_given_up(shop):
     job = shop.job("#!/bin/sh\nkill -9 $PPID\n", attempts=2)
     for _ in range(2):
