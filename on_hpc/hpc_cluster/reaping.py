@@ -50,9 +50,7 @@ def bury(spool: Spool, one: Seen) -> bool:
     # does one that an operator sent away.
     tried = info.get("started") or info.get("native_id") or info.get("unclear")
     tried = tried and not info.get("dismissed")
-    # RACE: it may have been killed before it wrote down what it had claimed.
-    holds = any(ticket.pilot == name for ticket in spool.tickets("running"))
-    if tried and not works(info) and not holds:
+    if tried and not works(info) and not _holds(spool, name):
         where = f" on {info['host']}" if info.get("host") else ""
         last = info.get("trouble") or batch.last_lines(_log(spool, name))
         words = f"pilot {name} ended{where} before it claimed a job: {one.dead}"
@@ -60,6 +58,11 @@ def bury(spool: Spool, one: Seen) -> bool:
         words += f" ({last})" if last else ""
         backoff.note(spool, "pilot", words, info.get("recipe"), passing=cancelled)
     return answered
+
+
+def _holds(spool: Spool, name: str) -> bool:
+    """Tell whether a pilot has a ticket: it may have been killed before it wrote its claim down."""
+    return any(ticket.pilot == name for ticket in spool.tickets("running"))
 
 
 def _log(spool: Spool, name: str) -> str:

@@ -145,12 +145,18 @@ def test_work_that_is_being_staged_counts_while_it_is_fresh(shop):
     wait_until(lambda: shop.done() == {job: "ok"})
 
 
-def test_a_killed_pilots_job_is_reaped_and_done_by_the_next(shop):
+def killed_at_work(shop):
+    """Kill a pilot over its job, whose second attempt ends well; return both names."""
     job = shop.job("#!/bin/sh\necho $$ > pid\n[ $HPC_BATCH_ATTEMPT = 2 ] || sleep 60\n")
     [name] = shop.keep()["submitted"]
     begun = files.join(shop.spool.attempt_folder(job, 1), "work", "pid")
     wait_until(lambda: files.exists(begun))
     assert shop.kill_local_pilot(name)
+    return job, name
+
+
+def test_a_killed_pilots_job_is_reaped_and_done_by_the_next(shop):
+    job, _ = killed_at_work(shop)
     report = shop.keep()
     assert report["reaped"] == [job] and len(report["submitted"]) == 1
     assert report["trouble"] is None
@@ -159,11 +165,7 @@ def test_a_killed_pilots_job_is_reaped_and_done_by_the_next(shop):
 
 
 def test_a_pilot_killed_before_it_wrote_down_its_claim_has_worked(shop):
-    job = shop.job("#!/bin/sh\n[ $HPC_BATCH_ATTEMPT = 2 ] || { echo > pid; sleep 60; }\n")
-    [name] = shop.keep()["submitted"]
-    begun = files.join(shop.spool.attempt_folder(job, 1), "work", "pid")
-    wait_until(lambda: files.exists(begun))
-    assert shop.kill_local_pilot(name)
+    job, name = killed_at_work(shop)
     path = files.join(shop.spool.pilot_folder(name), "runner.json")
     files.replace(path, files.to_json({**files.read_json(path), "claimed": 0, "running": []}))
     report = shop.keep()

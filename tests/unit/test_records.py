@@ -146,6 +146,7 @@ def test_what_a_disk_has_failed_to_write_is_written_again_before_it_counts(
     """After a failed fsync the next one says well, and the disk has nothing (fsync(2))."""
     dirty: list[int] = []
     lost: list[int] = []
+    failed: list[int] = []
     real = effects.pwrite
 
     def pwrite(descriptor: int, data: Any, offset: int) -> int:
@@ -153,7 +154,8 @@ def test_what_a_disk_has_failed_to_write_is_written_again_before_it_counts(
         return real(descriptor, data, offset)
 
     def fsync(descriptor: int) -> None:
-        if not lost:
+        if not failed:
+            failed.append(descriptor)
             lost.extend(dirty)
             dirty.clear()
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -179,7 +181,29 @@ def test_what_a_killed_pass_wrote_is_durable_before_it_is_acted_on(
         effects, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}"))
     )
     again(records)
-    assert synced == [records.path(J)]
+    assert synced == [records.path(J), os.path.dirname(records.path(J))]
+
+
+@pytest.mark.parametrize("fails", ["journal", "folder"])
+def test_an_intent_whose_name_may_be_lost_is_left_to_the_next_pass(
+    records: Records, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    other = J.replace("0123abcd", "0123abce")
+    real, failed = effects.fsync, []
+
+    def failing(descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if os.path.isdir(path) or (fails == "journal" and not failed):
+            failed.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(effects, "fsync", failing)
+        with pytest.raises(OSError):
+            records.add_all([record(job=other)])
+    assert other not in records
+    assert again(records)[other].phase == "INTENT"
 
 
 def test_a_journal_that_cannot_be_made_durable_is_left_to_the_next_pass(

@@ -70,7 +70,9 @@ class Records:
                 begun[self.path(job)] = data
             seen(self._records[job])
         # Whoever wrote these was killed, or failed, perhaps before they were durable.
-        files.overwrite_all(list(begun.items()))
+        if begun:
+            files.overwrite_all(list(begun.items()))
+            durable.sync_folder(self._root)
         return self
 
     def _read(self, job: str) -> bytes:
@@ -123,8 +125,13 @@ class Records:
 
     def add_all(self, records: Iterable[Record]) -> None:
         """– to INTENT: begin the journals of new jobs, durably."""
-        self.save_all(records)
-        durable.sync_folder(self._root)
+        batch = list(records)
+        self.save_all(batch)
+        try:
+            durable.sync_folder(self._root)
+        except OSError:
+            self._unload(record.id for record in batch)
+            raise
 
     def save_all(
         self, records: Iterable[Record], papers: Mapping[str, Mapping[str, Any]] | None = None
@@ -161,24 +168,27 @@ class Records:
 
     def _reload(self, jobs: Iterable[str]) -> None:
         """Read records again; one that cannot be read, or be made durable, is the next pass's."""
+        for job in jobs:
+            self._unload([job])
+            try:
+                # What a disk has failed to write once is not on it though a second sync is well.
+                files.overwrite_all([(self.path(job), self._read(job))])
+                durable.sync_folder(self._root)
+            except (OSError, Damaged, *NO_RECORD):
+                self._unload([job])
+
+    def _unload(self, jobs: Iterable[str]) -> None:
+        """Take jobs out of memory; what is on the disk of them is the next pass's."""
         self._sorted = None
         for job in jobs:
             self._records.pop(job, None)
             self._ends.pop(job, None)
-            try:
-                # What a disk has failed to write once is not on it though a second sync is well.
-                files.overwrite_all([(self.path(job), self._read(job))])
-            except (OSError, Damaged, *NO_RECORD):
-                self._records.pop(job, None)
-                self._ends.pop(job, None)
 
     def remove_all(self, records: Iterable[Record]) -> None:
         """CLEANING to –: forget jobs."""
         for record in records:
             files.unlink(self.path(record.id))
-            self._records.pop(record.id, None)
-            self._ends.pop(record.id, None)
-        self._sorted = None
+            self._unload([record.id])
         durable.sync_folder(self._root)
 
     # ---- papers ------------------------------------------------------------------------------
