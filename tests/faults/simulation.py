@@ -2,7 +2,7 @@
 
 A run is driven step by step: a pass with its far ends, then the pilots that it submitted, one after
 the other, then the next pass. Every process is forked from the driver, which has everything loaded,
-so a run to the end takes some hundredths of a second. Replaced are the layer of effects (`seam`),
+so a run to the end takes some tenths of a second. Replaced are the layer of effects (`seam`),
 the channel between the sides (pipes between two forks), the batch system (a folder that lists its
 pilots), and periods of waiting.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import re
@@ -84,12 +85,16 @@ WAITS: dict[tuple[Any, str], Any] = {
 }
 """What is waited for, and how long here."""
 
+SWITCH_S = 0.0003
+"""So long a thread computes while others wait; they do little here but hand each other work."""
+
 
 def make_time_cheap() -> None:
     """Shorten what is waited for; nothing of it decides an order."""
     for (place, name), value in WAITS.items():
         assert hasattr(place, name), f"{place} has no {name} any more"
         setattr(place, name, value)
+    sys.setswitchinterval(SWITCH_S)
 
 
 class Simulation:
@@ -298,28 +303,39 @@ class Simulation:
 
 
 WARM: list[Path] = []
-"""Where processes leave the regular expressions that they had to compile, while warming up."""
+"""Where processes leave what they had to import and compile, while warming up."""
 
 
 def warm_up(root: Path, scenarios: Sequence[Scenario]) -> None:
-    """Compile once, here, what every process would compile anew."""
-    WARM.append(root / "patterns")
+    """Import and compile once, here, what every process would load anew when it needs it."""
+    WARM.append(root / "needed")
     for scenario in scenarios:
         run = Simulation(root / "warm", scenario, Shared())
         for _ in run.steps():
             pass
         run.close()
     for line in WARM.pop().read_text().splitlines():
-        pattern, flags = json.loads(line)
-        re.compile(pattern if isinstance(pattern, str) else bytes(pattern), flags)
+        needed = json.loads(line)
+        for name in needed["modules"]:
+            importlib.import_module(name)
+        for pattern, flags in needed["patterns"]:
+            re.compile(pattern if isinstance(pattern, str) else bytes(pattern), flags)
 
 
-def _leave_patterns(path: Path) -> None:
+def _leave_needed(path: Path) -> None:
     cache: Any = re._cache  # type: ignore[attr-defined]
+    patterns = [
+        (pattern if isinstance(pattern, str) else list(pattern), int(flags))
+        for _, pattern, flags in list(cache)
+    ]
+    modules = [name for name, module in list(sys.modules.items()) if _is_imported(module)]
     with path.open("a") as file:
-        for _, pattern, flags in list(cache):
-            text = pattern if isinstance(pattern, str) else list(pattern)
-            file.write(json.dumps([text, int(flags)]) + "\n")
+        file.write(json.dumps({"modules": modules, "patterns": patterns}) + "\n")
+
+
+def _is_imported(module: Any) -> bool:
+    """Tell whether a module can be had by its name; some stand there without having been found."""
+    return getattr(module, "__spec__", None) is not None
 
 
 def _leave(function: Any) -> None:
@@ -338,7 +354,7 @@ def _leave(function: Any) -> None:
         traceback.print_exc()
     finally:
         for path in WARM:
-            _leave_patterns(path)
+            _leave_needed(path)
         sys.stderr.flush()
         sys.stdout.flush()
         os._exit(code)
