@@ -56,6 +56,10 @@ if __name__ == "__main__":
 """on_hpc/hpc_runner: it expects its package beside itself."""
 
 
+PACKAGES = ("", "batch", "files")
+"""This package and those in it: what a pilot needs of them is copied."""
+
+
 class Observation(NamedTuple):
     """What the observers of this node know of one pilot, from seeing it several times."""
 
@@ -209,7 +213,7 @@ def _freeze(code: bytes) -> List[bytes]:
     source = files.to_bytes(os.path.dirname(os.path.abspath(__file__)))
     folders = []
     files.make_folder(code)
-    for inner in ("", "batch"):
+    for inner in PACKAGES:
         origin, target = files.join(source, inner), files.join(code, "hpc_cluster", inner)
         files.make_folder(target)
         for name in _modules(origin):

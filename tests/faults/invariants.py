@@ -158,7 +158,7 @@ def _tree(world: World) -> Iterator[str]:
 
 PILOTS = (
     r"pilots/([0-9a-f]{16}(/(pilot|runner|dead|adopted)\.json(\.[0-9a-f]{8})?(\.new)?|/heartbeat"
-    r"|/log|/probe(\.new)?|/observed\.[^/]+|/code(/.*\.py|/hpc_cluster|/hpc_cluster/batch|/hpc_runner)?)?|probe\.[^.]+"
+    r"|/log|/probe(\.new)?|/observed\.[^/]+|/code(/.*\.py|/hpc_cluster(/batch|/files)?|/hpc_runner)?)?|probe\.[^.]+"
     r"|trouble)"
 )
 """What may be in pilots/; the folder of a pilot that died goes as a whole."""

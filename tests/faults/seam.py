@@ -226,7 +226,7 @@ def _is_dull(path: bytes) -> bool:
     """Leave out the log, and of a pilot's frozen code all files but one: each is like the other."""
     if path.endswith((b"/state/log", b"/log (deleted)")):
         return True
-    return b"/hpc_cluster/" in path and not path.endswith(b"__init__.py")
+    return b"/hpc_cluster/" in path and not path.endswith(b"/hpc_cluster/__init__.py")
 
 
 def _error(name: str) -> OSError:

@@ -167,7 +167,7 @@ def test_landing_killed_before_any_of_its_effects_is_completed_by_the_next(
     program = (
         "import os, sys\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "from hpc_cluster import durable, files, landing\n"
+        "from hpc_cluster import durable, effects, landing\n"
         "left = [int(sys.argv[2])]\n"
         "def dying(act):\n"
         "    def wrapped(*args, **more):\n"
@@ -176,7 +176,7 @@ def test_landing_killed_before_any_of_its_effects_is_completed_by_the_next(
         "        return act(*args, **more)\n"
         "    return wrapped\n"
         "for room, names in (\n"
-        "    (files, 'rename symlink make_folder write_new'),\n"
+        "    (effects, 'rename symlink mkdir write'),\n"
         "    (durable, 'sync_files sync_folders'),\n"
         "):\n"
         "    for name in names.split():\n"

@@ -2,7 +2,7 @@
 
 A mutant of this kind leaves the call where it is, with all that it does, but for its syncs: those
 are forgotten, as if the disk had been asked for nothing. Only a test that knows what a power cut
-takes away can notice. Within `files` itself the calls that sync are dropped.
+takes away can notice. Within `files.writing` itself the calls that sync are dropped.
 
 They are not listed by hand, so a new call is a new mutant; those that keep no promise are named,
 with the reason, in LEFT_OUT.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOM = "on_hpc/hpc_cluster/durable.py"
 
-FILES = "on_hpc/hpc_cluster/files.py"
+WRITING = "on_hpc/hpc_cluster/files/writing.py"
 
 DURABLE = re.compile(
     r"durable\.sync_\w+|files\.(append|overwrite|overwrite_all|reserve_all|replace_all|replace|write_ends)"
@@ -68,7 +68,7 @@ LEFT_OUT = {
 """What makes something durable and keeps no promise with it: calls, and what else they are for."""
 
 PRIMITIVE = re.compile(r"(durable\.)?sync_\w+|effects\.(fsync|syncfs)|_sync_\w+")
-"""The same within `durable` and `files`."""
+"""The same within `durable` and `files.writing`."""
 
 FORGETFUL = '''
 
@@ -98,7 +98,7 @@ effects = _Forgetful()
 """What is added to `durable` in a mutant."""
 
 SHARED = "\n\neffects = durable.effects\n"
-"""The same of `files`."""
+"""The same of `files.writing`."""
 
 FORGETTING = '__import__("hpc_cluster.durable", fromlist=["durable"]).forgetting'
 
@@ -134,13 +134,13 @@ def without(checkout: Path, site: Site) -> dict[str, bytes]:
     """Return the changed modules of a mutant: path below the checkout, new content."""
     data = (checkout / site.path).read_bytes()
     call = data[site.begin : site.end]
-    if site.path in (ROOM, FILES):
+    if site.path in (ROOM, WRITING):
         return {site.path: data[: site.begin] + b"None" + data[site.end :]}
     changed = f"{FORGETTING}(lambda: ".encode() + call + b")"
     return {
         site.path: data[: site.begin] + changed + data[site.end :],
         ROOM: (checkout / ROOM).read_bytes() + FORGETFUL.encode(),
-        FILES: (checkout / FILES).read_bytes() + SHARED.encode(),
+        WRITING: (checkout / WRITING).read_bytes() + SHARED.encode(),
     }
 
 
@@ -149,7 +149,7 @@ def _sites(path: Path, relative: str) -> Iterator[Site]:
     starts = [0]
     for line in data.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    wanted = PRIMITIVE if relative in (ROOM, FILES) else DURABLE
+    wanted = PRIMITIVE if relative in (ROOM, WRITING) else DURABLE
     counts: dict[str, int] = {}
     for function, call in _calls(ast.parse(data), ""):
         text = ast.unparse(call.func)

@@ -76,11 +76,6 @@ TESTS = {
     ),
     "data_channel": ("tests/unit/test_sending.py", "tests/integration/test_session.py"),
     "durable": ("tests/unit/test_files.py",),
-    "files": (
-        "tests/unit/test_files.py",
-        "tests/unit/test_steps_killed.py",
-        "tests/unit/test_spool.py tests/unit/test_store.py tests/unit/test_placing.py",
-    ),
     "frames": ("tests/unit/test_frames.py", "tests/integration/test_session.py"),
     "guard": ("tests/unit/test_guard.py", "tests/integration/test_runner.py"),
     "handover": ("tests/unit/test_handover.py",),
@@ -94,7 +89,16 @@ TESTS = {
     "journal": ("tests/unit/test_records.py",),
     "listing": ("tests/unit/test_settling.py", "tests/integration/test_bad_input.py"),
     "loading": ("tests/unit/test_frames.py", "tests/integration/test_session.py"),
+    "looking": (
+        "tests/unit/test_files.py",
+        "tests/unit/test_passing_errors.py",
+        "tests/unit/test_steps_killed.py",
+    ),
     "lookout": ("tests/unit/test_queuer.py tests/unit/test_pilot.py",),
+    "naming": (
+        "tests/unit/test_files.py",
+        "tests/unit/test_spool.py tests/unit/test_store.py tests/unit/test_placing.py",
+    ),
     "pilot": ("tests/unit/test_pilot.py tests/unit/test_queuer.py",),
     "placing": ("tests/unit/test_placing.py",),
     "plan": ("tests/unit/test_plan.py",),
@@ -143,6 +147,7 @@ TESTS = {
     "tidying": ("tests/unit/test_known_jobs.py tests/end_to_end/test_clean.py",),
     "upkeep": ("tests/unit/test_known_jobs.py",),
     "verbs": ("tests/unit/test_results.py", "tests/integration/test_session.py"),
+    "writing": ("tests/unit/test_files.py", "tests/unit/test_steps_killed.py"),
     "work": ("tests/unit/test_work.py", "tests/integration/test_runner.py"),
 }
 """Module: the tests that know it best."""

@@ -263,7 +263,8 @@ def pilots_are_actors(patch: Any, folder: Path) -> None:
     `patch` is pytest's monkeypatch.
     """
     package = folder / "package"
-    (package / "batch").mkdir(parents=True)
+    for inner in pilot.PACKAGES:
+        (package / inner).mkdir(parents=True, exist_ok=True)
     (package / "one.py").write_text("")
     patch.setattr(pilot, "__file__", str(package / "pilot.py"))
     patch.setattr(runner, "Bell", Bell)

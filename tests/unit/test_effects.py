@@ -55,7 +55,10 @@ CALLED = {"subprocess.Popen", "subprocess.CompletedProcess"}
 """Types: naming them is harmless, calling them is not."""
 
 WRITES = {"O_APPEND", "O_CREAT", "O_RDWR", "O_TRUNC", "O_WRONLY"}
-"""Flags with which a file is opened to be changed; `files` passes them to the layer."""
+"""Flags with which a file is opened to be changed."""
+
+WRITING = CHECKOUT / "on_hpc/hpc_cluster/files/writing.py"
+"""Passes them to the layer."""
 
 FOREIGN = {"ctypes", "filelock", "paramiko", "fabric", "invoke", "tempfile", "multiprocessing"}
 """Modules that change something whatever of them is used."""
@@ -99,7 +102,7 @@ def changes(node: ast.Attribute, called: set[int], path: Path) -> bool:
         return (
             name not in HARMLESS[base]
             or (f"{base}.{name}" in CALLED and id(node) in called)
-            or (name in WRITES and path.name != "files.py")
+            or (name in WRITES and path != WRITING)
         )
     if base == "logging":
         return name.endswith("FileHandler")

@@ -30,7 +30,7 @@ def test_calls_that_make_durable_are_found_on_both_sides() -> None:
         "answer:Answers.answer:durable.sync_files",
         "spool:Spool.finish_all:self._sync",
         "records:Records.save_all:files.write_ends",
-        "files:append:effects.fsync",
+        "writing:append:effects.fsync",
     ):
         assert name in found
 

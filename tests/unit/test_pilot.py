@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_cluster import batch, clock, effects, files, memory, pilot
+from hpc_cluster import batch, clock, edition, effects, files, memory, pilot
 from hpc_cluster.batch import ENDED, QUEUED, RUNNING, UNKNOWN, PilotState
 from hpc_cluster.pilot import LEASE_S, STILL_S, Observation
 from hpc_cluster.spool import Spool
@@ -50,6 +50,12 @@ def test_the_frozen_code_runs_without_the_checkout(made):
         check=True,
     ).stdout
     assert f"pilots/{P}/code" in where
+
+
+def test_all_of_the_package_is_frozen(made):
+    code = files.join(made.pilot_folder(P), "code").decode()
+    frozen, ours = (edition.names(f"{top}/hpc_cluster") for top in (code, ON_HPC))
+    assert frozen == ours
 
 
 def test_the_launcher_is_the_program_of_the_checkout():
