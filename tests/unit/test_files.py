@@ -178,3 +178,10 @@ def test_what_may_pass_is_left_to_the_next_pass(
     with pytest.raises(OSError):
         files.twice(files.rename, *pair)
     assert files.exists(pair[0])
+
+
+def test_what_is_appended_behind_a_line_that_was_cut_is_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    for data in (b"one\ntw", b"three\n", b"four\n"):
+        files.append(str(path), data)
+    assert path.read_bytes() == b"one\ntw\nthree\nfour\n"

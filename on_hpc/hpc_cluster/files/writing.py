@@ -54,11 +54,17 @@ def truncate(descriptor: int, size: int) -> None:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Append bytes to a file durably, by one write if it takes them all; made where missing."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    """Append lines to a file durably, by one write if it takes them all; made where missing.
+
+    A line that was cut, as by a full disk, stays by itself.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     is_new = not exists(path)
     descriptor = effects.open(path, flags, 0o600)
     try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            data = b"\n" + data
         write_all(descriptor, data)
         effects.fsync(descriptor)
     finally:
