@@ -179,7 +179,7 @@ class Collecting:
         if ticket.kind == "died":
             pilots = [dict(p) for p in collected.pilots]
             seen = _of_dead(ticket, pilots, stdout, stderr)
-            text = node.died_message(pilots, ticket.attempt)
+            text = node.died_message(pilots)
             self._answer(record, node.make(record, "pilot_died", text, seen=seen), result)
             return
         if ticket.kind == "cancelled":

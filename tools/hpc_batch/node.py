@@ -73,8 +73,11 @@ def from_result(
     return seen
 
 
-def died_message(pilots: list[dict[str, Any]], crashes: int) -> str:
-    """Return the sentence for a job whose pilots kept dying."""
+def died_message(pilots: list[dict[str, Any]]) -> str:
+    """Return the sentence for a job whose pilots kept dying.
+
+    It holds no count: a job may have been started without its pilot having died.
+    """
     last = pilots[-1] if pilots else {}
     where = ", ".join(
         str(part)
@@ -86,7 +89,7 @@ def died_message(pilots: list[dict[str, Any]], crashes: int) -> str:
         if part
     )
     return (
-        f"the pilot died {crashes} times while running this job"
+        "its pilots died while they ran this job, as often as it is tried"
         + (f" (last: {where})" if where else "")
         + "; the job may need more memory or time than the pilot has, or kill its own pilot"
     )
