@@ -38,8 +38,8 @@
 enum { OPEN_READ = 1, OPEN_WRITE = 2, READ = 4, WRITE = 8, SYNC = 16, RENAME = 32, LINK = 64,
        UNLINK = 128, MKDIR = 256, RMDIR = 512, CLOSE = 1024, TRUNCATE = 2048, ALLOCATE = 4096,
        STAT = 8192, LIST = 16384, FORK = 32768, MODE = 65536, EXEC = 131072, THREAD = 262144,
-       PIPE = 524288, LOCK = 1048576, NET = 2097152 };
-enum { CLASSES = 22, ROLES = 7, CODES = 8 };
+       PIPE = 524288, LOCK = 1048576, NET = 2097152, MEMORY = 4194304 };
+enum { CLASSES = 23, ROLES = 7, CODES = 8 };
 enum { KILL_BEFORE = 1, KILL_AFTER, FAIL, DONE_BUT_ERROR, SHORT, HIDE };
 enum { SUBMITTER = 1, SESSION = 2, RUNNER = 4, CLIENT = 8, LOCAL = 16, GUARD = 32, OTHER = 64 };
 enum { ONE_FAULT = 1, WATCH = 2, STORM = 3 };
@@ -134,7 +134,7 @@ static int judge(int class, const char *name, int folder, const char *path) {
     if (!(control->classes & class) || !(control->roles & role) || role == OTHER) return 0;
     int saved = errno;
     char buffer[4100];
-    int nameless = class & (FORK | THREAD | PIPE | NET);
+    int nameless = class & (FORK | THREAD | PIPE | NET | MEMORY);
     const char *full = nameless ? "" : resolve(folder, path, buffer);
     errno = saved;
     if (!nameless && (!full || !below(full))) return 0;
@@ -167,6 +167,22 @@ static void after(int action) {
         after(action); \
         return result; \
     } while (0)
+
+/* ---- memory ---- */
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *old, size_t size);
+
+#define TAKE(expression) do { \
+        int action = judge(MEMORY, __func__, 0, NULL); \
+        if (action == FAIL) { errno = ENOMEM; return NULL; } \
+        return expression; \
+    } while (0)
+
+void *malloc(size_t size) { TAKE(__libc_malloc(size)); }
+void *calloc(size_t count, size_t size) { TAKE(__libc_calloc(count, size)); }
+void *realloc(void *old, size_t size) { TAKE(__libc_realloc(old, size)); }
 
 /* ---- files ---- */
 

@@ -54,7 +54,10 @@ AT_WORK = (Role.SUBMITTER, Role.SESSION | Role.LOCAL, Role.RUNNER, Role.RUNNER |
 PATIENT = {"limits": {"attempts": "100", "starts": "1000"}}
 """Sections of a configuration with which a storm gives no job up."""
 
-DAY_S = 24 * 3600
+HOUR_S, DAY_S, YEAR_S = 3600, 24 * 3600, 365 * 24 * 3600
+
+LEAPS_S = (-10 * YEAR_S, -3 * DAY_S, -2 * HOUR_S, 2 * HOUR_S, 3 * DAY_S, 10 * YEAR_S)
+"""Leaps of clocks."""
 
 ARRIVING = "inputs/[0-9a-f]*.*"
 
@@ -277,9 +280,9 @@ def calm(here: Round) -> dict[str, Any]:
     return here.outcome()
 
 
-def calls(here: Round) -> dict[tuple[Role, Call], int]:
+def calls(here: Round, which: Call = EVERY_CALL) -> dict[tuple[Role, Call], int]:
     """Make another one, and return how many calls of each kind it took."""
-    here.judge.watch()
+    here.judge.watch(which)
     calm(here)
     here.judge.disarm()
     return here.judge.seen()

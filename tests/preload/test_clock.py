@@ -11,12 +11,9 @@ from typing import Any
 
 import pytest
 from preload.library import EVERY_ROLE, Act, Call, Judge, Role, built
-from preload.rounds import LASTING, Round, calm, difference
+from preload.rounds import DAY_S, LASTING, LEAPS_S, Round, calm, difference
 
 FULL = bool(os.environ.get("HPC_BATCH_FULL"))
-
-HOUR_S, DAY_S, YEAR_S = 3600, 86400, 365 * 86400
-LEAPS_S = (-10 * YEAR_S, -3 * DAY_S, -2 * HOUR_S, 2 * HOUR_S, 3 * DAY_S, 10 * YEAR_S)
 
 HOST = Role.SUBMITTER | Role.CLIENT
 CLUSTER = EVERY_ROLE & ~HOST
