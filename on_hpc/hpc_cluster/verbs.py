@@ -1,8 +1,8 @@
 """The verbs of a session: what a service host, or a person on the cluster, may ask for.
 
 Each takes the arguments of its request, checked here, and returns what is answered; each may be
-repeated. What they do to tickets is in `spool`, to inputs in `store` and `loading`, and to pilots
-in `queuer`; here is what a request and an answer look like.
+repeated. What they do to tickets is in `spool`, to inputs in `store` and `loading`, to pilots in
+`queuer`, and to what was forgotten in `leftovers`; here is what a request and an answer look like.
 """
 
 import base64
@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from hpc_cluster import clock, dismissal, files, pilot, queuer, ticket
 from hpc_cluster.errors import UsageError
+from hpc_cluster.leftovers import Leftovers
 from hpc_cluster.loading import Load, load_all
 from hpc_cluster.spool import Spool
 from hpc_cluster.store import KEY, Store
@@ -233,74 +234,25 @@ class Verbs:
         known = set(_texts(args, "known"))
         limit = None if args.get("store_bytes") is None else _count(args, "store_bytes")
         before = self._store.now() - self.orphan_s
-        tickets = self._tickets_by_job()
-        orphans = sorted(
-            job
-            for job, mine in tickets.items()
-            if job not in known and self._changed(job, mine) < before
-        )
-        self._spool.purge_all(orphans, keep=False)
-        litter = [t for job, mine in tickets.items() if job in known for t in self._litter(mine)]
-        litter = [t for t in litter if _changed(self._spool.ticket_path(t), before) < before]
-        for found in litter:
-            files.unlink(self._spool.ticket_path(found))
-        for draft in self._spool.drafts():
-            if _changed(draft, before) < before:
-                self._spool.remove(draft)
+        left = Leftovers(self._spool, self._session, self._instance)
+        trashed = left.purge_orphans(known, before)
+        litter = left.remove_litter(known, before)
+        left.remove_drafts(before)
         evicted = self._store.evict(limit, self.orphan_s)
         unkept = []
         if args.get("kept_s") is not None:
-            unkept = self._kept(before=self._store.now() - _count(args, "kept_s"))
-        for name in unkept:
-            self._spool.discard(self._spool.path("kept", name), keep=False)
+            unkept = left.discard_kept(self._store.now() - _count(args, "kept_s"))
         deadline = clock.monotonic() + TRASH_S
         self._spool.empty_trash(lambda: clock.monotonic() < deadline)
         return {
-            "trashed": orphans,
-            "litter": [t.name for t in litter],
+            "trashed": trashed,
+            "litter": litter,
             "evicted": evicted,
             "store": self._store.count()._asdict(),
             "unkept": unkept,
-            "kept": len(self._kept()),
+            "kept": len(left.kept()),
             "trash": len(os.listdir(self._spool.path("trash"))),
         }
-
-    def _kept(self, before: float = float("inf")) -> List[str]:
-        """Return what lies in kept/ of this service host's jobs, and does so since `before`."""
-        found = []
-        for name in files.names(self._spool.path("kept")):
-            job = name.partition(".")[0]
-            ours = ticket.is_job(job) and ticket.instance_of(job) == self._instance
-            # Renaming a folder into kept/ changes its ctime.
-            if ours and _changed(self._spool.path("kept", name), float("inf")) <= before:
-                found.append(name)
-        return found
-
-    def _tickets_by_job(self) -> Dict[str, List[ticket.Ticket]]:
-        """Return the tickets of every job of this service host that left anything here."""
-        names = files.names(self._spool.path("jobs"))
-        jobs = [n for n in names if ticket.is_job(n) and ticket.instance_of(n) == self._instance]
-        found: Dict[str, List[ticket.Ticket]] = {job: [] for job in jobs}
-        for state in ticket.STATES:
-            for mine in self._spool.tickets(state, self._instance):
-                found.setdefault(mine.job, []).append(mine)
-        return found
-
-    def _changed(self, job: str, tickets: List[ticket.Ticket]) -> float:
-        """Return when anything about a job changed last, by the file server's clock.
-
-        RACE: a ticket that has moved on since it was listed changed just now.
-        """
-        moved = [_changed(self._spool.ticket_path(t), float("inf")) for t in tickets]
-        return max([_changed(self._spool.job_folder(job), 0.0)] + moved)
-
-    def _litter(self, tickets: List[ticket.Ticket]) -> List[ticket.Ticket]:
-        """Return incoming tickets of other sessions that cannot be published any more.
-
-        One that is its job's only ticket may be: a record may still say so after a long outage.
-        """
-        incoming = [t for t in tickets if t.state == "incoming" and t.session != self._session]
-        return incoming if len(tickets) > len(incoming) else []
 
     def pilots(self, args: Dict[str, Any]) -> Any:
         """Observe the pilots, reap what dead ones left, and submit what the policy asks for.
@@ -399,14 +351,6 @@ def _key(value: Any) -> str:
     if not isinstance(value, str) or not KEY.fullmatch(value):
         raise UsageError(f"{value!r} is no key of the store")
     return value
-
-
-def _changed(path: bytes, missing: float) -> float:
-    """Return when a file's content, name or links changed last."""
-    try:
-        return os.lstat(path).st_ctime
-    except FileNotFoundError:
-        return missing
 
 
 def _read(folder: bytes, *names: str) -> Dict[str, Any]:

@@ -88,6 +88,7 @@ TESTS = {
     ),
     "journal": ("tests/unit/test_records.py",),
     "listing": ("tests/unit/test_settling.py", "tests/integration/test_bad_input.py"),
+    "leftovers": ("tests/integration/test_session.py",),
     "loading": ("tests/unit/test_frames.py", "tests/integration/test_session.py"),
     "looking": (
         "tests/unit/test_files.py",
