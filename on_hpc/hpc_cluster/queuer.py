@@ -16,7 +16,7 @@ import os
 import sys
 from typing import Any, Dict, List, Optional
 
-from hpc_cluster import backoff, batch, clock, files, lookout, pilot, reaping, slots
+from hpc_cluster import backoff, batch, clock, command_line, files, lookout, pilot, reaping, slots
 from hpc_cluster.demand import demand, waiting
 from hpc_cluster.errors import ClusterError
 from hpc_cluster.lookout import Seen, works
@@ -131,14 +131,7 @@ def _submit_one(spool: Spool, policy: Policy, name: str, slot: int) -> batch.Ans
 def _request(spool: Spool, policy: Policy, name: str, slot: int) -> batch.Request:
     folder = os.path.join(spool.workspace, "pilots", name)
     argv = [policy.python, os.path.join(folder, "code", "hpc_runner")]
-    argv += ["--workspace", spool.workspace, "--pilot", name, "--slots", str(policy.slots)]
-    argv += ["--linger", f"{policy.linger:g}", "--walltime", str(policy.walltime)]
-    if policy.gpuram is not None:
-        argv += ["--gpuram", f"{policy.gpuram:g}"]
-    if policy.wants_gpu and policy.scheduler != "local":  # which gives no resources
-        argv.append("--gpu")
-    if policy.successor:
-        argv.append("--successor")
+    argv += command_line.words(spool.workspace, name, policy)
     return batch.Request(
         pilot=name,
         name=lookout.name_of(spool, slot),

@@ -18,24 +18,24 @@ of the walltime, then they are stopped and their tickets handed back. SIGTERM do
 and so does SIGUSR2, which Grid Engine and LSF send before they kill.
 """
 
-import argparse
 import os
 import signal
 import sys
-from typing import List, NamedTuple, Optional
+from typing import List, Optional
 
-from hpc_cluster import batch, clock, files, inspection, pilot
+from hpc_cluster import batch, clock, command_line, files, inspection, pilot
 from hpc_cluster.attempt import Attempt, Context
 from hpc_cluster.batch.local import native_id
 from hpc_cluster.bell import Bell
 from hpc_cluster.claims import Claims, Pace
+from hpc_cluster.command_line import Options
 from hpc_cluster.errors import ClusterError
 from hpc_cluster.guard import Guard
 from hpc_cluster.handover import MOST, Handover
 from hpc_cluster.heartbeat import STALE_BEATS, Heartbeat
 from hpc_cluster.spool import Spool
 from hpc_cluster.statement import Statement, log
-from hpc_cluster.ticket import is_random
+from hpc_cluster.tenure import TAKEN, Tenure
 from hpc_cluster.walltime import GRACE_S, MARGIN_S, Walltime
 
 LOOK_S = 1.0
@@ -50,39 +50,8 @@ CANCEL_S = 5.0
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 """Signals after which the batch system kills everything."""
 
-TERM_S = 20.0
-"""So long after one of them all jobs are over; Slurm waits 30 s by default (KillWait)."""
-
-SHORT_TERM_S = 7.0
-"""The same elsewhere: PBS waits 10 s by default (kill_delay), LSF 10 s between its signals."""
-
-MISSES = 3
-"""In so many listings in a row a ticket must be missing: one listing means little on a network."""
-
 TROUBLES = 3
 """So often in a row the node or the storage may fail a job before the pilot gives up."""
-
-YOUNG_S = 48 * 3600.0
-"""While the storage is full, a job younger than this is given back without counting the start."""
-
-
-class Options(NamedTuple):
-    """The command line."""
-
-    workspace: str
-    pilot: str
-    slots: int
-    """Jobs at a time."""
-    linger: float
-    walltime: Optional[float]
-    gpuram: Optional[float]
-    """The least memory of a GPU, in GB."""
-    gpu: bool
-    """A GPU is asked for."""
-    successor: bool
-    """It tells when the work left exceeds its walltime, so that the next pilot is queued."""
-    beat: float
-    """Seconds between heartbeats."""
 
 
 class Runner:
@@ -93,17 +62,14 @@ class Runner:
         self.spool = Spool.open(options.workspace)
         self.walltime = Walltime.of(options.walltime, os.environ)
         self.native_id = batch.own_id(os.environ) or native_id(os.getpid())
-        elsewhere = batch.own_id(os.environ) and not os.environ.get("SLURM_JOB_ID")
-        self._term_s = SHORT_TERM_S if elsewhere else TERM_S
+        self._term_s = batch.term_s(os.environ)
         self.attempts: List[Attempt] = []
         """Those that are not yet handed over."""
         self.stopping = ""
         """Why nothing more is claimed; empty while it is."""
         self.trouble: Optional[str] = None
         self._folder = self.spool.pilot_folder(options.pilot)
-        self._slot: Optional[int] = None
         self._batch = "local"
-        self._slot_misses = 0
         self._statement = Statement(self.spool, options.pilot)
         self._kill_at: Optional[float] = None
         self._claims = Claims(self.spool, options.pilot, self.walltime)
@@ -125,7 +91,8 @@ class Runner:
             log("this pilot was started before (requeued?); a pilot runs once")
             return 1
         known = pilot.read(self.spool, name)
-        self._slot, self._batch = known.get("slot"), known.get("batch", "local")
+        self._batch = known.get("batch", "local")
+        self._tenure = Tenure(self.spool, name, known.get("slot"))
         self._statement.say(
             host=clock.node(),
             pid=os.getpid(),
@@ -272,22 +239,10 @@ class Runner:
         if now < self._list_at:
             return
         self._list_at = now + self.options.beat
-        listed = {t.name: t for t in self.spool.tickets("running")}
-        for attempt in self.attempts:
-            attempt.misses = 0 if attempt.ticket.name in listed else attempt.misses + 1
-            if attempt.misses >= MISSES:
-                attempt.lose()
-        known = {attempt.ticket.name for attempt in self.attempts} | self.handover.tickets()
-        for ticket in [t for t in listed.values() if t.pilot == self.options.pilot]:
-            if ticket.name not in known:
-                # A claim that was done and reported as failed, or one that it took for lost.
-                log(f"release {ticket.name}: {self.spool.release(ticket, 1 << 30)}")
-        if self._slot is not None:
-            held = files.exists(self.spool.path("slots", str(self._slot), self.options.pilot))
-            self._slot_misses = 0 if held else self._slot_misses + 1
-            if self._slot_misses >= MISSES and not self.stopping:
-                self.stopping = "its slot was given to another pilot"
-                log(self.stopping)
+        self._tenure.mind(self.attempts, self.handover.tickets())
+        if self._tenure.has_lost_slot() and not self.stopping:
+            self.stopping = TAKEN
+            log(self.stopping)
 
     # ---- tickets -----------------------------------------------------------------------------
 
@@ -297,7 +252,7 @@ class Runner:
         for attempt in over:
             assert attempt.outcome is not None
             verb, went = attempt.outcome.verb, "dropped"
-            if verb == "release" or (verb == "unclaim" and self._is_old(attempt)):
+            if verb == "release" or (verb == "unclaim" and self._tenure.is_old(attempt.ticket)):
                 went = self.spool.release(attempt.ticket, attempt.starts)
             elif verb == "unclaim":
                 went = self.spool.unclaim(attempt.ticket)
@@ -328,15 +283,6 @@ class Runner:
             self._troubles = 0
             self._finished += 1
             self._ran_s += attempt.ran_s
-
-    def _is_old(self, attempt: Attempt) -> bool:
-        """Whether a job has waited so long that a full storage costs it a start."""
-        try:
-            written = os.stat(self.spool.ticket_path(attempt.ticket)).st_mtime
-        except FileNotFoundError:
-            # RACE: the lease was lost; whoever has the ticket counts.
-            return False
-        return files.server_now(self._folder, "probe") - written > YOUNG_S
 
     def _back_off(self, job: str, trouble: str) -> None:
         """Wait before the next claim, which tries another job first; give up after a few."""
@@ -420,9 +366,8 @@ class Runner:
     def _inspect(self) -> Optional[str]:
         """Return why nothing may be claimed here; None when this node can run jobs."""
         problem = inspection.workspace_problem(self.spool, self._folder)
-        if problem is None and self._slot is not None:
-            held = self.spool.path("slots", str(self._slot), self.options.pilot)
-            problem = None if files.exists(held) else "its slot was given to another pilot"
+        if problem is None and not self._tenure.has_slot():
+            problem = TAKEN
         if problem is None and self.options.gpu:
             problem = inspection.gpu_problem(os.environ)
         if problem is None and self.options.gpuram is not None:
@@ -439,25 +384,7 @@ class Runner:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run a pilot: the program hpc_runner."""
-    parser = argparse.ArgumentParser(prog="hpc_runner", description="Run the jobs of a workspace.")
-    parser.add_argument("--workspace", required=True, help="the workspace on the cluster")
-    parser.add_argument("--pilot", required=True, help="the pilot's id, 16 hexadecimal digits")
-    parser.add_argument("--slots", type=int, default=1, help="jobs at a time (1)")
-    parser.add_argument(
-        "--linger", type=float, default=150.0, help="seconds an idle pilot waits for more (150)"
-    )
-    parser.add_argument("--walltime", type=float, help="seconds it may live (no end)")
-    parser.add_argument("--gpuram", type=float, help="the least memory of a GPU, in GB")
-    parser.add_argument("--gpu", action="store_true", help="a GPU must be there")
-    parser.add_argument(
-        "--successor", action="store_true", help="tell when the work left exceeds the walltime"
-    )
-    parser.add_argument(
-        "--beat", type=float, default=pilot.BEAT_S, help="seconds between heartbeats (30)"
-    )
-    options = Options(**vars(parser.parse_args(argv)))
-    if not is_random(options.pilot) or options.slots < 1 or options.beat <= 0:
-        parser.error("a pilot's id has 16 hexadecimal digits; slots and beat are above 0")
+    options = command_line.parse(argv)
     try:
         return Runner(options).run()
     except (OSError, ClusterError) as error:

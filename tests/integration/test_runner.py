@@ -10,7 +10,7 @@ import time
 import pytest
 from workshop import INSTANCE, SESSION, WORD, Workshop, group_lives, wait_until
 
-from hpc_cluster import files, pilot
+from hpc_cluster import files, pilot, slots
 
 Q = secrets.token_hex(8)
 
@@ -355,6 +355,22 @@ def test_a_pilot_whose_slot_was_given_away_claims_nothing(shop):
     assert shop.start(shop.pilot, "--linger", "0").wait(60) == 1
     assert "slot" in pilot.read(shop.spool, shop.pilot)["trouble"]
     assert [t.job for t in shop.spool.tickets("ready")] == [job]
+
+
+def test_a_pilot_whose_slot_is_given_away_ends_its_job_and_claims_no_more(shop):
+    job = shop.job("#!/bin/sh\necho $$ > pid\nwhile [ ! -e over ]; do sleep 0.05; done\n")
+    pilot.make(shop.spool, shop.pilot, {"slot": 0, "batch": "local", "native_id": None})
+    assert slots.take(shop.spool, 1, shop.pilot) == 0
+    runner = shop.start(shop.pilot, "--linger", "0", "--beat", "0.1")
+    running(shop, job)
+    slots.free(shop.spool, 0, shop.pilot)
+    assert slots.take(shop.spool, 1, Q) == 0
+    wait_until(lambda: pilot.read(shop.spool, shop.pilot)["stopping"])
+    late = shop.job("#!/bin/sh\n")
+    files.write_new(files.join(shop.spool.attempt_folder(job, 1), "work", "over"), b"")
+    assert runner.wait(60) == 0
+    assert shop.done() == {job: "ok"}
+    assert [t.job for t in shop.spool.tickets("ready")] == [late]
 
 
 def test_a_runner_that_cannot_write_its_heartbeat_gives_its_jobs_back(shop):

@@ -145,6 +145,7 @@ TESTS = {
         "tests/unit/test_known_jobs.py tests/end_to_end/test_trouble.py",
         "tests/integration/test_main_loop.py",
     ),
+    "tenure": ("tests/unit/test_tenure.py", "tests/integration/test_runner.py"),
     "tidying": ("tests/unit/test_known_jobs.py tests/end_to_end/test_clean.py",),
     "upkeep": ("tests/unit/test_known_jobs.py",),
     "verbs": ("tests/unit/test_results.py", "tests/integration/test_session.py"),

@@ -728,24 +728,24 @@ OURSELVES = (
 
 PILOTS = (
     far(
-        "runner",
+        "tenure",
         "one miss",
         "MISSES = 3\n",
         "MISSES = 1\n",
         "one listing without its ticket loses no job",
     ),
     far(
-        "runner",
+        "tenure",
         "no misses",
         "            if attempt.misses >= MISSES:",
         "            if False:",
         "a job whose ticket was taken away is killed",
     ),
     far(
-        "runner",
+        "tenure",
         "slot taken away",
-        "            if self._slot_misses >= MISSES and not self.stopping:",
-        "            if False:",
+        "        return self._misses >= MISSES",
+        "        return False",
         "a pilot whose slot was given away stops",
     ),
     far(
@@ -1172,7 +1172,7 @@ PILOTS = (
         "a claim that fails loses none of those before it",
     ),
     far(
-        "runner",
+        "tenure",
         "claims unknown",
         "            if ticket.name not in known:\n",
         "            if False:\n",

@@ -36,6 +36,13 @@ KILLED_S = 5.0
 """How long one that was killed may take to end. It may hang in the kernel, for a file server; or it
 has left somebody with its pipes."""
 
+TERM_S = 20.0
+"""A pilot's jobs are over so long after its batch system asked it to end; Slurm waits 30 s by
+default (KillWait)."""
+
+SHORT_TERM_S = 7.0
+"""The same elsewhere: PBS waits 10 s by default (kill_delay), LSF 10 s between its signals."""
+
 NOT_FOUND = 127
 """The shell's code for a program that cannot be started."""
 
@@ -214,6 +221,12 @@ def own_id(environment: Mapping[str, str]) -> Optional[str]:
     if environment.get("JOB_ID") and environment.get("SGE_TASK_ID"):
         return environment["JOB_ID"]
     return decimal(environment.get("FLUX_JOB_ID", ""))
+
+
+def term_s(environment: Mapping[str, str]) -> float:
+    """Return how long after the signal of its batch system all jobs of a pilot are over."""
+    elsewhere = own_id(environment) and not environment.get("SLURM_JOB_ID")
+    return SHORT_TERM_S if elsewhere else TERM_S
 
 
 def account() -> str:
