@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from functools import lru_cache
 from typing import Any, Callable, Iterator, Mapping
 
 import yaml
@@ -44,11 +45,12 @@ _PLAIN = re.compile(
     r"[A-Za-z_/][A-Za-z0-9_/.+@%=-]*(?: [A-Za-z0-9_/.+@%=(-][A-Za-z0-9_/.,;()+@%=-]*)*"
 )
 _WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"))
-_SPECIAL = re.compile(
-    "[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010fffd]"
-)
-"""What YAML 1.1 or 1.2 reads as something else than itself, or not at all; a tab is added below."""
+_SPECIAL = "[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010fffd]"
+"""What YAML 1.1 or 1.2 reads as something else than itself, or not at all; a tab is added below.
+Compiled where it is needed first: that takes milliseconds, and few texts need it."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_AS_IT_IS = re.compile(r"[ !#-\[\]-~]*")
+"""What stands in double quotes without an escape, as most texts do."""
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
@@ -57,7 +59,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 def readable(text: str) -> str:
     r"""Return a text without surrogates: bytes that are not UTF-8 become the characters \xNN."""
-    return _SURROGATE.sub(_spelt, text)
+    return text if text.isascii() else _SURROGATE.sub(_spelt, text)
 
 
 def _spelt(found: re.Match[str]) -> str:
@@ -67,7 +69,9 @@ def _spelt(found: re.Match[str]) -> str:
 
 def quoted(text: str) -> str:
     """Return a text in double quotes, on one line."""
-    return '"' + re.sub(_SPECIAL.pattern + '|["\\\\\n]', _escape, text) + '"'
+    if not _AS_IT_IS.fullmatch(text):
+        text = re.sub(_SPECIAL + '|["\\\\\n]', _escape, text)
+    return f'"{text}"'
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -87,9 +91,10 @@ def is_plain(text: str) -> bool:
 def _is_block(text: str) -> bool:
     """Tell whether a text reads the same as a literal block: printable, no line ends in a blank."""
     return (
-        "\n" in text.rstrip("\n")
+        "\n" in text
+        and "\n" in text.rstrip("\n")
         and not text.endswith("\n\n")
-        and not _SPECIAL.search(text.replace("\t", " "))
+        and not re.search(_SPECIAL, text.replace("\t", " "))
         and not any(line != line.rstrip() for line in text.split("\n"))
     )
 
@@ -122,18 +127,22 @@ def block(
     )
 
 
+@lru_cache(maxsize=256)
 def _key(text: str) -> str:
+    """Return a key as it stands; there are few, and they come again in each answer."""
     return text if is_plain(text) and " " not in text else quoted(text)
 
 
 def _value(value: Any, indent: int, as_text: Callable[[str], str]) -> str:
+    if isinstance(value, str):
+        return f" {_scalar(as_text(value), indent)}\n"
     if isinstance(value, Mapping):
         return "\n" + block(value, indent + STEP, as_text) if value else " {}\n"
     if isinstance(value, (list, tuple)):
         margin = " " * (indent + STEP)
         items = [f"{margin}-{_item(item, indent + STEP, as_text)}" for item in value]
         return "\n" + "".join(items) if value else " []\n"
-    if isinstance(value, (str, bytes, os.PathLike)):
+    if isinstance(value, (bytes, os.PathLike)):
         return f" {_scalar(as_text(os.fsdecode(value)), indent)}\n"
     return f" {_number(value)}\n"
 
@@ -257,7 +266,7 @@ def _events(node: Node, is_key: bool) -> Iterator[Event]:
 
 def _style(node: Scalar, text: str, is_key: bool) -> str:
     """Return the style to repeat a scalar in: its own, or double quotes where that is not safe."""
-    if _SPECIAL.search(text):
+    if re.search(_SPECIAL, text):
         return '"'
     if node.style:
         # Folded blocks fold differently from reader to reader where lines are indented.
