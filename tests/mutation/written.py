@@ -314,9 +314,23 @@ STAGING = (
     far(
         "files/looking",
         "one look",
-        "        if not is_second:\n            refresh(path)\n    return None",
-        "        break\n    return None",
+        "            if not is_second:\n                refresh(path)\n    return None",
+        "            break\n    return None",
         "that a file is gone is concluded from two looks",
+    ),
+    far(
+        "files/looking",
+        "one look at many",
+        "        left = {path for path in left if _is_missing(path)}\n",
+        "        left = {path for path in left if _is_missing(path)}\n        break\n",
+        "that many files are gone is concluded from two looks at each",
+    ),
+    far(
+        "files/naming",
+        "believed gone",
+        "    for path in set(gone) - missing(gone):\n",
+        "    for path in ():\n",
+        "what one call of many did not find is looked for once more",
     ),
     far(
         "files/looking",
@@ -524,7 +538,7 @@ ANSWERING = (
     near(
         "placing",
         "onto folders",
-        "        if stat.S_ISDIR(files.mode_of(target.path, follow=False)):",
+        "        if _is_folder(target.path):",
         "        if False:",
         "nothing is placed while one destination is a folder",
     ),
@@ -577,7 +591,8 @@ ANSWERING = (
     near(
         "answer",
         "over an unread answer",
-        "            move_aside(target)\n",
+        "            if target not in free or os.path.lexists(target):\n"
+        "                move_aside(target)\n",
         "",
         "an unread answer is not overwritten",
     ),
@@ -613,9 +628,10 @@ ANSWERING = (
     near(
         "answer",
         "rename before sync",
-        "                self._fill(path, record)\n                filled.append(record)\n",
-        "                self._fill(path, record)\n"
-        "                if self._rename(record, stuck):\n"
+        "                self._fill(path, record, readable)\n"
+        "                filled.append(record)\n",
+        "                self._fill(path, record, readable)\n"
+        "                if self._rename(record, (), stuck):\n"
         "                    answered.append(record)\n",
         "an answer is durable before it is visible",
     ),

@@ -145,6 +145,50 @@ def test_one_look_that_finds_nothing_proves_nothing(
     assert not files.exists(f"{pair[1]}/inside")
 
 
+def test_one_look_at_many_that_finds_nothing_proves_nothing(
+    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, asked = os.lstat, []
+
+    def forgetful(path: Any, **options: Any) -> os.stat_result:
+        asked.append(path)
+        if asked.count(path) == 1:
+            raise FileNotFoundError(errno.ENOENT, "forgotten", path)
+        return honest(path, **options)
+
+    monkeypatch.setattr(os, "lstat", forgetful)
+    assert files.missing(pair) == {pair[1]}
+    assert files.missing([f"{pair[0]}/inside"]) == {f"{pair[0]}/inside"}
+
+
+def test_of_what_a_disk_does_not_say_nothing_is_missing(
+    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Any) -> os.stat_result:
+        raise OSError(errno.EIO, "broken", path)
+
+    monkeypatch.setattr(os, "lstat", broken)
+    assert files.missing(pair) == set()
+    with pytest.raises(OSError, match="broken"):
+        files.unlink_all(pair)
+
+
+def test_many_names_are_removed_though_some_are_gone_and_one_seemed_so(
+    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, refused = os.unlink, []
+
+    def forgetful(path: Any) -> None:
+        refused.append(path)
+        if refused.count(path) == 1:
+            raise FileNotFoundError(errno.ENOENT, "forgotten", path)
+        honest(path)
+
+    monkeypatch.setattr(effects, "unlink", forgetful)
+    files.unlink_all([*pair, f"{pair[0]}/inside"])
+    assert os.listdir(os.path.dirname(pair[0])) == []
+
+
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.EACCES, errno.ELOOP])
 def test_one_look_at_a_mode_that_leads_nowhere_proves_nothing(
     tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch

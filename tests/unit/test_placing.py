@@ -6,7 +6,6 @@ import errno
 import itertools
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def collected(folder: Path, names: list[str], old: list[str]) -> Record:
     record = Record(JOB, "PLACING", "x.job", "d", "h", "w", targets=targets, attempt=2)
     for number, name in enumerate(names):
         Path(placing.temporary(record, number, 2)).write_text(f"new {name}")
-    return replace(record, targets=placing.observe(record))
+    return placing.observe([record])[0]
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -254,7 +253,7 @@ def test_a_folder_that_stood_at_a_destination_stays_where_it_is(tmp_path: Path) 
     record = collected(tmp_path, ["a.txt", "b.txt"], ["a.txt"])
     (tmp_path / "b.txt").mkdir()
     (tmp_path / "b.txt" / "precious").write_text("mine")
-    record = replace(record, targets=placing.observe(record))
+    record = placing.observe([record])[0]
     with pytest.raises(IsADirectoryError):
         placing.place(record)
     assert (tmp_path / "b.txt" / "precious").read_text() == "mine"

@@ -11,7 +11,8 @@ one rename, so its absence means: already answered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,9 @@ class Answers:
 
     def __init__(self, state: State, records: Records, intake: Intake) -> None:
         self._state, self._records, self._intake = state, records, intake
+        self._history: dict[str, tuple[bytes, bool]] = {}
+        """J: what the history will tell of it, and whether all went well; of those that this pass
+        has answered."""
 
     def decide(
         self,
@@ -49,12 +53,11 @@ class Answers:
 
     def begin_placing(self, nodes: Iterable[tuple[Record, Node]]) -> None:
         """PUBLISHED to PLACING: make answers and what stands at the destinations durable."""
-        batch = [
-            (record.enter("PLACING", targets=placing.observe(record)), decided)
-            for record, decided in nodes
-        ]
+        batch = list(nodes)
+        observed = placing.observe([record for record, _ in batch])
         self._records.save_all(
-            [r for r, _ in batch], {r.id: {"answer": decided} for r, decided in batch}
+            [record.enter("PLACING") for record in observed],
+            {record.id: {"answer": decided} for record, decided in batch},
         )
 
     def place(self, batch: Iterable[Record]) -> tuple[dict[str, str], list[Record]]:
@@ -125,13 +128,14 @@ class Answers:
     def answer(self, batch: Iterable[Record]) -> dict[str, str]:
         """ANSWERING to CLEANING: the one rename to NAME.job.finished. Returns what is stuck."""
         filled, answered, stuck = [], [], {}
+        readable = self._intake.readable()
         for record in batch:
             path = self._state.of_job(record.id, "answer")
             if not files.exists(path):
                 answered.append(record)  # renamed before a kill
                 continue
             try:
-                self._fill(path, record)
+                self._fill(path, record, readable)
                 filled.append(record)
             except OSError as error:
                 stuck[record.id] = f"the answer cannot be written: {error.strerror}"
@@ -140,8 +144,10 @@ class Answers:
         except OSError as error:
             stuck.update((r.id, f"the answer cannot be written: {error.strerror}") for r in filled)
             filled = []
+        drops = [self._intake.drop_path(record) for record in filled]
+        free = files.missing(f"{d}{e}" for d in drops for e in (".cancel", ".finished"))
         for record in filled:
-            if self._rename(record, stuck):
+            if self._rename(record, free, stuck):
                 answered.append(record)
         durable.sync_folders([str(self._state.dropbox), str(self._state.inner)])
         self._records.save_all(
@@ -149,29 +155,35 @@ class Answers:
         )
         return stuck
 
-    def _fill(self, path: str, record: Record) -> None:
-        """Complete the reserved answer; where the disk is full, with less of the streams."""
+    def _fill(self, path: str, record: Record, readable: tuple[int, int]) -> None:
+        """Complete the reserved answer; where the disk is full, with less of the streams.
+
+        `readable` is its mode and group.
+        """
         decided = self._records.document(record.id, "answer")
+        self._history[record.id] = _remembered(record, decided)
         decided["times"]["returned"] = now()
         source = self._records.job_file(record.id)
         parsed = jobfile.parse_or_none(source)
-        mode, group = self._intake.readable()
         for size in (None, 2000, 0):
             told = decided if size is None else node.without_streams(decided, size)
             text = jobfile.answer_text(parsed, told, None if parsed else source)
             try:
-                files.fill(path, text, mode, group)
+                files.fill(path, text, *readable)
                 return
             except OSError:
                 if size == 0 or len(text) <= ANSWER_BYTES:
                     raise
 
-    def _rename(self, record: Record, stuck: dict[str, str]) -> bool:
-        target = self._intake.drop_path(record, ".finished")
+    def _rename(self, record: Record, free: Container[str], stuck: dict[str, str]) -> bool:
+        """Give an answer its name, and clear the way; in `free` is what was missing just now."""
+        drop = self._intake.drop_path(record)
+        target = f"{drop}.finished"
         try:
             for ending in (".submitted", ".cancel"):
-                self._withdraw(self._intake.drop_path(record, ending))
-            move_aside(target)
+                self._withdraw(f"{drop}{ending}", looked=f"{drop}{ending}" in free)
+            if target not in free or os.path.lexists(target):
+                move_aside(target)
             files.rename(self._state.of_job(record.id, "answer"), target)
             return True
         except OSError as error:
@@ -180,10 +192,10 @@ class Answers:
             stuck[record.id] = f"{target!r} cannot be written: {error.strerror}"
             return False
 
-    def _withdraw(self, path: str) -> None:
+    def _withdraw(self, path: str, *, looked: bool) -> None:
         """Remove what nobody may see beside the answer. Raises OSError for what may pass."""
         try:
-            files.twice(files.unlink, path)
+            files.twice(lambda: files.unlink(path, looked=looked))
         except OSError as error:
             # RACE: a cancel that came too late must not hit a later drop of this name. Of both the
             # name may be too long to exist, or somebody else's, and then it stays.
@@ -207,16 +219,18 @@ class Answers:
         lines, placed = [], {r.id for r in done if r.placed}
         for record in done:
             try:
-                decided = self._records.document(record.id, "answer")
+                known = self._history.pop(record.id, None)
+                line, went_well = known or _remembered(
+                    record, self._records.document(record.id, "answer")
+                )
             except Damaged as damaged:
                 log.warning("%s %s; the history lacks it", record.id, damaged)
             else:
-                lines.append(history_line(record, decided))
-                placed |= {record.id} if decided["status"] == "ok" else set()
+                lines.append(line)
+                placed |= {record.id} if went_well else set()
         placing.tidy_all({r.id: r for r in done}, placed)
-        for record in done:
-            for kind in ("cancel", "submitted", "drop"):
-                files.unlink(self._state.of_job(record.id, kind))
+        litter = ("cancel", "submitted", "drop")
+        files.unlink_all([self._state.of_job(r.id, kind) for r in done for kind in litter])
         if lines:
             files.append(str(self._state.path("history.jsonl")), b"".join(lines))
         if done:
@@ -233,3 +247,8 @@ class Answers:
         back = [r for r in batch if f"{r.id}.answer" in there]
         self._records.save_all([r.enter("ANSWERING") for r in back])
         return [r for r in batch if r not in back]
+
+
+def _remembered(record: Record, decided: Node) -> tuple[bytes, bool]:
+    """Return what the history tells of an answered job, and whether all went well."""
+    return history_line(record, decided), decided["status"] == "ok"

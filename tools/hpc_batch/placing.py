@@ -16,7 +16,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hpc_batch.record import Record, Target
@@ -35,14 +35,19 @@ def temporary(record: Record, number: int, attempt: int) -> str:
     return _beside(record, number, f"a{attempt}")
 
 
-def observe(record: Record) -> tuple[Target, ...]:
-    """Return the record's targets with what stands at their paths now, and what is about to."""
-    found = []
-    for number, target in enumerate(record.targets):
+def observe(records: Sequence[Record]) -> list[Record]:
+    """Return records whose targets tell what stands at their paths now, and what is about to."""
+    free = files.missing(t.path for r in records for t in r.targets)
+
+    def observed(record: Record, number: int, target: Target) -> Target:
         status = os.lstat(temporary(record, number, record.attempt))
-        existed = files.exists(target.path)
-        found.append(replace(target, existed=existed, inode=status.st_ino))
-    return tuple(found)
+        existed = target.path not in free and files.exists(target.path)
+        return Target(target.key, target.path, existed, status.st_ino)
+
+    return [
+        replace(r, targets=tuple(observed(r, n, t) for n, t in enumerate(r.targets)))
+        for r in records
+    ]
 
 
 def place(record: Record) -> None:
@@ -51,7 +56,7 @@ def place(record: Record) -> None:
     Raises OSError; then the step is repeated, or undone by `unplace`.
     """
     for number, target in enumerate(record.targets):
-        if stat.S_ISDIR(files.mode_of(target.path, follow=False)):
+        if _is_folder(target.path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target.path)
         if target.existed and files.exists(temporary(record, number, record.attempt)):
             _keep(target.path, _beside(record, number, "old"))
@@ -152,6 +157,16 @@ def _keep(path: str, old: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             # RACE: its owner removed it meanwhile.
             files.rename(path, old)
+
+
+def _is_folder(path: str) -> bool:
+    """Tell whether a folder stands there, by one look: a rename onto one that hides fails, too."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError as error:
+        if error.errno in files.PASSING:
+            raise
+        return False
 
 
 def _inode(path: str) -> int:

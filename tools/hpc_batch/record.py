@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal, Mapping, get_args
 
@@ -133,9 +133,10 @@ class Record:
 
     def enter(self, phase: Phase, **changes: Any) -> Record:
         """Return this record in another phase, its troubles forgotten."""
-        fresh: dict[str, Any] = {"message": None, "since": now()}
+        fresh: dict[str, Any] = {"phase": phase, "message": None, "since": now()}
         fresh.update(stuck_since=None, stuck_at=None)
-        return replace(self, phase=phase, **{**fresh, **changes})
+        # A thousand jobs change together, and dataclasses.replace takes twice as long.
+        return Record(**{**vars(self), **fresh, **changes})
 
 
 def now() -> str:

@@ -95,7 +95,7 @@ def _look(path: str, clock: float) -> Look | None:
         age, lease = clock - status.st_ctime, _lease(descriptor)
         if status.st_size > jobfile.JOB_BYTES:
             return Look(age, readable=True, lease=lease)
-        data = file.read(jobfile.JOB_BYTES + 1)
+        data = file.read(status.st_size + 1)
         content, newline = jobfile.settled(data), data.endswith(b"\n")
         return Look(age, readable=True, lease=lease, content=content, newline=newline)
 

@@ -51,6 +51,7 @@ class State:
         self.folder = config.cronjob.state
         self.dropbox = config.cronjob.dropbox
         self.inner = config.cronjob.dropbox / ".hpc_batch"
+        self._inner = str(self.inner)
         self.instance = ""
         self.elapsed = Elapsed(0.0)
         """The time that passes have seen go by; from `begin` on."""
@@ -65,7 +66,7 @@ class State:
 
     def of_job(self, job: str, kind: str) -> str:
         """Return the path of J.drop, J.answer or J.cancel."""
-        return str(self.inner / f"{job}.{kind}")
+        return f"{self._inner}/{job}.{kind}"
 
     def read(self, name: str) -> Any:
         """Return a JSON document of the state folder; None when it is missing or damaged."""

@@ -22,6 +22,7 @@ from hpc_cluster.files.looking import (
     is_folder,
     join,
     look,
+    missing,
     mode_of,
     names,
     open_inside,
@@ -45,6 +46,7 @@ from hpc_cluster.files.naming import (
     symlink,
     touch,
     unlink,
+    unlink_all,
 )
 from hpc_cluster.files.writing import (
     append,
@@ -88,6 +90,7 @@ __all__ = [
     "make_folder",
     "make_folders",
     "merge",
+    "missing",
     "mode_of",
     "move",
     "names",
@@ -118,6 +121,7 @@ __all__ = [
     "truncate",
     "twice",
     "unlink",
+    "unlink_all",
     "write_all",
     "write_at",
     "write_ends",

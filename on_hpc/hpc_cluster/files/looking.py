@@ -8,11 +8,12 @@ import contextlib
 import errno
 import os
 import stat
-from typing import Any, Callable, List, Optional, TypeVar, Union
+from typing import Any, Callable, Iterable, List, Optional, Set, TypeVar, Union
 
 from hpc_cluster import effects
 
 Path = Union[str, bytes]
+Name = TypeVar("Name", str, bytes)
 Result = TypeVar("Result")
 
 GONE = (errno.ENOENT, errno.ESTALE)
@@ -133,16 +134,41 @@ def look(path: Path) -> Optional[os.stat_result]:
     that fails, nor from one look. Raises OSError when the file system does not say.
     """
     for is_second in (False, True):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
             return os.lstat(path)
-        if not is_second:
-            refresh(path)
+        except (FileNotFoundError, NotADirectoryError):
+            if not is_second:
+                refresh(path)
     return None
 
 
 def exists(path: Path) -> bool:
     """Tell whether anything, a dangling link too, has this name. Raises OSError as `look`."""
     return look(path) is not None
+
+
+def missing(paths: Iterable[Name]) -> Set[Name]:
+    """Return those of many paths of which `exists` says no: the two looks of many at once.
+
+    Between them each folder is opened once. Of a path of which the file system does not say that it
+    is missing, `exists` tells why.
+    """
+    left = set(paths)
+    for is_second in (False, True):
+        if is_second:
+            for path in {os.path.dirname(path): path for path in left}.values():
+                refresh(path)
+        left = {path for path in left if _is_missing(path)}
+    return left
+
+
+def _is_missing(path: Path) -> bool:
+    """Tell whether one look at a name finds nothing."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return isinstance(error, (FileNotFoundError, NotADirectoryError))
+    return False
 
 
 def twice(function: Callable[..., Result], *args: Any) -> Result:
@@ -162,7 +188,7 @@ def twice(function: Callable[..., Result], *args: Any) -> Result:
 def refresh(path: Path) -> None:
     """Open the folder of a path, which makes a network file system ask its server for names."""
     with contextlib.suppress(OSError):
-        folder = os.path.dirname(join(path)) or b"."
+        folder = os.path.dirname(to_bytes(path) if isinstance(path, str) else path) or b"."
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 

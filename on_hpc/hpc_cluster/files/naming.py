@@ -7,9 +7,10 @@ because a network file system may do the work and report an error (rename(2), BU
 import errno
 import os
 import stat
+from typing import Iterable, List
 
 from hpc_cluster import effects
-from hpc_cluster.files.looking import GONE, Path, exists, is_folder, join, mode_of
+from hpc_cluster.files.looking import GONE, Name, Path, exists, is_folder, join, missing, mode_of
 
 
 def rename(source: Path, target: Path) -> None:
@@ -55,16 +56,34 @@ def symlink(text: Path, path: Path) -> None:
             raise
 
 
-def unlink(path: Path) -> bool:
-    """Remove a name; False when it was not there."""
+def unlink(path: Path, *, looked: bool = False) -> bool:
+    """Remove a name; False when it was not there.
+
+    `looked`: `missing` did not find it just now, so that one look more is enough.
+    """
     try:
         effects.unlink(path)
         return True
     except OSError as error:
         # RACE: another cleaner, or the same one before it was killed, was here first.
-        if error.errno in GONE and not exists(path):
+        if error.errno in GONE and (looked or not exists(path)):
             return False
         raise
+
+
+def unlink_all(paths: Iterable[Name]) -> None:
+    """Remove many names, of which some may not be there."""
+    gone: List[Name] = []
+    for path in paths:
+        try:
+            effects.unlink(path)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            gone.append(path)
+    for path in set(gone) - missing(gone):
+        # RACE: a file server that said otherwise just now.
+        unlink(path)
 
 
 def make_folder(path: Path) -> bool:
