@@ -31,7 +31,9 @@ from hpc_batch import far_end, sending
 from hpc_batch.bulk import WantedOutput, WantedStream
 from hpc_batch.config import Remote
 from hpc_batch.errors import FarEndError, RemoteError, RemoteTimeout
+from hpc_batch.session import Session
 from hpc_batch.tidings import Carried
+from hpc_cluster.session import QUIET_S
 from hpc_cluster.spool import Spool
 from hpc_cluster.store import Store
 from hpc_cluster.verbs import Verbs
@@ -151,6 +153,53 @@ def test_a_job_goes_there_and_back_and_every_verb_may_be_repeated(near: Near, ve
     assert tree(near.workspace) == [f"done/{INSTANCE}", f"inputs/{key}"]
     for _ in range(2):
         assert session.sweep([], store_bytes=0).trashed == ()
+
+
+def littered(near: Near, *more: Path) -> Session:
+    """Return a session that has just moved a job's files to trash; with more there."""
+    bring(near, job_id(1))
+    end(near, job_id(1))
+    for path in more:
+        path.rename(near.workspace / "trash" / path.name)
+    session = near.begin()
+    assert session.purge([job_id(1)], keep=False) == {job_id(1)}
+    return session
+
+
+def test_the_trash_is_left_alone_while_the_near_end_is_busy(near: Near) -> None:
+    """Nobody's disk is disturbed while a service host and its users wait for it."""
+    session = littered(near)
+    began = asked = time.monotonic()
+    while time.monotonic() - began < 2 * QUIET_S:
+        there = os.listdir(near.workspace / "trash")
+        if time.monotonic() - asked < QUIET_S / 2:  # else this machine was too slow to tell
+            assert there
+        session.census()
+        asked = time.monotonic()
+        time.sleep(QUIET_S / 10)
+    emptied(near)
+    assert time.monotonic() - asked > QUIET_S * 0.9
+
+
+def test_the_trash_is_emptied_at_once_when_the_near_end_has_gone(near: Near) -> None:
+    littered(near).close()
+    began = time.monotonic()
+    emptied(near)
+    assert time.monotonic() - began < QUIET_S
+
+
+def test_deleting_waits_when_the_near_end_asks_for_something(near: Near) -> None:
+    many, much = 30_000, near.folder / "much"
+    much.mkdir()
+    for number in range(many):
+        os.close(os.open(much / str(number), os.O_CREAT | os.O_WRONLY))
+    session = littered(near, much)
+    there = near.workspace / "trash" / "much"
+    while len(os.listdir(there)) == many:
+        time.sleep(0.001)
+    session.census()
+    assert there.exists()
+    emptied(near)
 
 
 def test_a_watch_tells_of_a_ticket_and_ends_with_the_next_request(near: Near) -> None:

@@ -1258,6 +1258,22 @@ PATIENCE = (
         "a call that fails is not the answer no",
         PASSING,
     ),
+    far(
+        "session",
+        "deletes while others wait",
+        "if verbs.littered and not channel.has_input(QUIET_S):",
+        "if verbs.littered:",
+        "a disk is left alone while the near end is busy with it",
+        "tests/integration/test_session.py::test_the_trash_is_left_alone_while_the_near_end_is_busy",
+    ),
+    far(
+        "session",
+        "deletes until it is done",
+        "verbs.tidy(lambda: not channel.has_input())",
+        "verbs.tidy(lambda: True)",
+        "deleting ends when the near end asks for something",
+        "tests/integration/test_session.py",
+    ),
 )
 
 WRITTEN: tuple[Written, ...] = (
