@@ -2,14 +2,16 @@
 
     PYTHONPATH=tools:on_hpc:tests python -m faults.sweep [--scenario NAME]... [--sample N]
         [--pairs N] [--kinds REGEX] [--roles REGEX] [--effects REGEX] [--paths REGEX]
-        [--seed N] [--part K/N] [--folder DIR]
+        [--seed N] [--part K/N] [--seconds N] [--folder DIR]
         [ROLE:EFFECT:NUMBER:KIND...]
 
 The effects are those of an undisturbed run. Without --sample every point is tried; with it, so many
-of each scenario; with --part 3/40, the third of forty parts. --pairs adds so many pairs, -1 all of
-them: any fault, and then a kill of whatever process makes the M-th effect after it. One line is
-printed for each violation, and at the end how many points were tried, by scenario and kind of
-fault. Faults that are named are one run of their own, to see one again.
+of each scenario; with --seconds, as many of each as begin within that time, by chance; with --part
+3/40, the third of forty parts. --part 1/2 and --part 2/2 at once keep two processors busy with all
+points for an hour or so. --pairs adds so many pairs, -1 all of them: any fault, and then a kill of
+whatever process makes the M-th effect after it. One line is printed for each violation, and at the
+end how many points were tried, by scenario and kind of fault. Faults that are named are one run of
+their own, to see one again.
 """
 
 from __future__ import annotations
@@ -168,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--paths", default=".*")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--part", default="1/1")
+    parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--folder", type=Path)
     args = parser.parse_args(argv)
     folder = args.folder or Path(tempfile.mkdtemp(prefix="hpc_batch-faults-", dir=_fast()))
@@ -188,6 +191,8 @@ def _sweep(sweep: Sweep, args: argparse.Namespace) -> int:
     tried: Counter[str] = Counter()
     began, bad = time.monotonic(), 0
     for faults in _wanted(sweep, args, draw):
+        if args.seconds and time.monotonic() - began > args.seconds:
+            break
         report = sweep.run(faults)
         if report.fired < len(faults):
             tried["never came"] += 1
@@ -217,7 +222,8 @@ def _wanted(
         return
     part, parts = map(int, args.part.split("/"))
     points = sweep.points(args.kinds, args.roles, args.effects, args.paths)[part - 1 :: parts]
-    chosen = points if not args.sample else draw.sample(points, min(args.sample, len(points)))
+    count = args.sample or (len(points) if args.seconds else 0)
+    chosen = draw.sample(points, min(count, len(points))) if count else points
     for fault in chosen:
         yield (fault,)
     if args.pairs < 0:
