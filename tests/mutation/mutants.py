@@ -64,6 +64,7 @@ POWER = ("tests/unit/test_durable.py",)
 """What knows what a power cut takes away."""
 
 TESTS = {
+    "admission": ("tests/integration/test_main_loop.py", "tests/unit/test_known_jobs.py"),
     "answer": ("tests/unit/test_steps_killed.py",),
     "arrival": ("tests/unit/test_frames.py", "tests/integration/test_session.py"),
     "attempt": ("tests/integration/test_attempt.py tests/integration/test_runner.py",),

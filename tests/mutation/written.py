@@ -119,7 +119,7 @@ TAKING = (
         "a drop whose last line has no end is waited for longer",
     ),
     near(
-        "submitter",
+        "admission",
         "same name twice",
         "            elif name in busy:\n",
         "            elif False:\n",

@@ -17,9 +17,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 LAYER = ("on_hpc/hpc_cluster/effects.py", "tools/hpc_batch/hosts/")
 
 ELSEWHERE = {
-    "tools/hpc_batch/client.py": (
-        "runs in users' programs, without the cluster's side; its effects are its last section"
-    ),
+    "tools/hpc_batch/dropbox_files.py": "runs in users' programs, without the cluster's side",
     "tools/hpc_submit.py": "the same, for one function",
     "tools/from_checkout.py": "becomes another Python before anything of ours can be imported",
     "tools/hpc_batch/cli/": "an operator at a terminal: questions, pages, a first folder",

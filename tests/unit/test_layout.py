@@ -29,18 +29,18 @@ LAYERS = {
         "amounts config fitting jobfile journal lingering plan reasons stuck template waiting"
     ),
     "effects": (
-        "access ahead answer bulk collecting connection conversation crontab data_channel "
-        "deployment description doorbell elapsed errand failure far_end hosts inputs intake lane "
-        "listing logbook mending node placing policy portions receiving record records report "
-        "restore sending session settling sight staging state steps tidings tidying travel "
-        "trouble upkeep"
+        "access admission ahead answer bulk collecting connection conversation crontab "
+        "data_channel deployment description doorbell elapsed errand failure far_end hosts "
+        "inputs intake lane listing logbook mending node placing policy portions receiving "
+        "record records report restore sending session settling sight staging state steps "
+        "tidings tidying travel trouble upkeep"
     ),
     "submitter": "submitter",
     "cli": "cli demo doctor explanation",
 }
 """From the ground up: a module may import its own layer and those below."""
 
-READERS = ["client", "status"]
+READERS = ["client", "dropbox_files", "selection", "status"]
 """They stand on values alone, and may be used by the command line."""
 
 FOREIGN = {

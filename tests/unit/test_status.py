@@ -14,7 +14,8 @@ import journals
 import pytest
 
 from hpc_batch import jobfile, status
-from hpc_batch.status import NoSuchJob, Seen, select
+from hpc_batch.selection import NoSuchJob, select
+from hpc_batch.status import Seen
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=timezone.utc)
 

@@ -2,8 +2,8 @@
 
 A client knows one folder and two file formats, and runs wherever that folder can be seen: in a
 Galaxy tool, a notebook, a script on another machine. So this module needs the standard library,
-PyYAML (in `jobfile`) and nothing of the cluster's side; its few effects on the dropbox stand in its
-last section.
+PyYAML (in `jobfile`) and nothing of the cluster's side; its few effects on the dropbox stand in
+`dropbox_files`.
 
 Dropping: the text is written to a dot file, which no service looks at, and then takes the name
 `NAME.job` in one step that never replaces a file that is there. It ends with YAML's end mark, so
@@ -18,18 +18,23 @@ which the answer repeats, and only that answer counts, also after the service mo
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
 import os
 import re
 import secrets
-import stat
 import time
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Sequence, Union
 
 from hpc_batch import jobfile
+from hpc_batch.dropbox_files import (
+    is_folder,
+    is_there,
+    read_regular,
+    rename_anew,
+    touch_anew,
+    write_anew,
+)
 from hpc_batch.errors import AnsweredError, InfrastructureError, JobError
 
 PathText = Union[str, "os.PathLike[str]"]
@@ -54,9 +59,6 @@ PASSING = (
 NAME_BYTES = 255 - len(".job.submitted")
 """The longest NAME of which every file of the job can still be named."""
 
-ANSWER_BYTES = 64 << 20
-"""Longest answer that is read; the service cuts the streams in it far below that."""
-
 
 class Dropbox:
     """A folder that a service host serves."""
@@ -64,7 +66,7 @@ class Dropbox:
     def __init__(self, path: PathText) -> None:
         """Take the folder's path. Raises NotADirectoryError when there is no such folder."""
         self.path = Path(os.path.abspath(path))
-        if not _is_folder(self.path):
+        if not is_folder(self.path):
             raise NotADirectoryError(f"the dropbox {str(path)!r} is not a folder that exists")
 
     def __repr__(self) -> str:
@@ -111,7 +113,7 @@ class Dropbox:
             )
         if len(stem) > NAME_BYTES:
             raise ValueError(f"the name {name[:40]!r}... is longer than {NAME_BYTES} bytes")
-        _write_anew(job.path, text)
+        write_anew(job.path, text)
         return job
 
     def job(self, name: str) -> Job:
@@ -128,7 +130,7 @@ class Dropbox:
         while True:
             target = answer.with_name(f"{answer.name}.{number}")
             try:
-                _rename_anew(answer, target)
+                rename_anew(answer, target)
                 return target
             except FileExistsError:
                 number += 1
@@ -190,7 +192,7 @@ class Job:
             if is_there(self.path):
                 return "waiting"
             try:
-                shown = jobfile.read_answer(_read_regular(self.submitted_path))
+                shown = jobfile.read_answer(read_regular(self.submitted_path))
                 return str(_node(shown, "hpc").get("state", "accepted"))
             except FileNotFoundError:
                 continue  # RACE: see above.
@@ -244,7 +246,7 @@ class Job:
         """
         if self.done():
             return False
-        _touch_anew(self.dropbox.path / (self.name + ".cancel"))
+        touch_anew(self.dropbox.path / (self.name + ".cancel"))
         return True
 
     def retry(self) -> Job:
@@ -260,7 +262,7 @@ class Job:
                 f"the answer {self.answer_path} is longer than a job file may be; "
                 "copy it to another name without its node `job`, and submit that"
             )
-        _rename_anew(self.answer_path, self.path)
+        rename_anew(self.answer_path, self.path)
         return Job(self.dropbox, self.name)
 
     def _stream(self, key: str) -> str | None:
@@ -283,7 +285,7 @@ class Job:
             identity = (seen.st_ino, seen.st_mtime_ns, seen.st_size)
             if identity in self._foreign:
                 return None
-            found = jobfile.read_answer(_read_regular(path))
+            found = jobfile.read_answer(read_regular(path))
         except OSError as error:
             # RACE: not answered yet, or moved aside between two looks.
             if error.errno in (errno.ENOENT, errno.ESTALE):
@@ -337,23 +339,6 @@ def fresh_name(word: str) -> str:
     return f"{stem or 'job'}-{secrets.token_hex(8)}"
 
 
-def is_there(path: Path) -> bool:
-    """Tell whether anything has this name. Raises OSError where the file system does not say."""
-    try:
-        os.lstat(path)
-        return True
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _is_folder(path: Path) -> bool:
-    """Tell whether a path leads to a folder. Raises OSError where the file system does not say."""
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
 def _node(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     node = answer.get(key)
     return node if isinstance(node, Mapping) else {}
@@ -386,87 +371,3 @@ def _answered(waiting: list[Job], deadline: float, period: float) -> Iterator[Jo
             return
         if waiting:
             time.sleep(min(period, rest))
-
-
-# ---- effects on the dropbox ------------------------------------------------------------------
-
-
-def _read_regular(path: Path) -> bytes:
-    """Return the content of a file; a FIFO of that name is not waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(ANSWER_BYTES)
-
-
-def _write_anew(path: Path, data: bytes) -> None:
-    """Make a complete, durable file of a name that is free. Raises FileExistsError.
-
-    What fails leaves nothing; where even that fails, a dot file that a pass removes after a while.
-    """
-    temporary = path.with_name(f".hpcb-{secrets.token_hex(8)}.drop")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    mine: os.stat_result | None = None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-            mine = os.fstat(descriptor)
-        _rename_anew(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            _unlink(temporary)
-        # RACE: it has its name, and only its first one could not be removed at once.
-        if not isinstance(error, OSError) or mine is None or not _is_there(path, mine):
-            raise
-
-
-def _rename_anew(source: Path, target: Path) -> None:
-    """Rename to a name that is free. Raises FileExistsError, FileNotFoundError.
-
-    Linux does it in one step; where the file system or the system cannot, a second link does, and
-    for a moment the file has both names (a drop with two links is not taken).
-    """
-    if _renameat2 is not None:
-        here, no_replace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE (renameat2(2))
-        ours = os.lstat(source)
-        if _renameat2(here, os.fsencode(source), here, os.fsencode(target), no_replace) == 0:
-            return
-        code = ctypes.get_errno()
-        if code != errno.EEXIST and _is_there(target, ours):
-            return  # RACE: a network file system may have renamed and still report an error.
-        if code not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-            raise OSError(code, os.strerror(code), str(source), None, str(target))
-    os.link(source, target, follow_symlinks=False)
-    _unlink(source)
-
-
-def _is_there(path: Path, file: os.stat_result) -> bool:
-    """Tell whether a name is that of a file, as far as that can be told."""
-    try:
-        return os.path.samestat(os.lstat(path), file)
-    except OSError:
-        return False
-
-
-def _load_renameat2() -> Any:
-    """Return libc's renameat2 where it has one, else None."""
-    try:
-        return ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError, TypeError):
-        return None
-
-
-_renameat2 = _load_renameat2()
-
-
-def _touch_anew(path: Path) -> None:
-    """Make an empty file; one that is there says the same."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666))
-
-
-def _unlink(path: Path) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass  # RACE: it has its new name already.

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hpc_batch.config import Config
 from hpc_batch.errors import HpcBatchError
 from hpc_batch.record import now
 from hpc_cluster import PROTOCOL, files
@@ -46,6 +47,13 @@ def forget(state: Path) -> None:
         with contextlib.suppress(OSError):
             # RACE: none; an old failure is older than the status of the pass that worked.
             _write(state, {})
+
+
+def place(error: OSError, config: Config) -> str:
+    """Return where a disk said no; a failed write itself does not tell."""
+    if error.filename is not None:
+        return os.fsdecode(error.filename)
+    return f"state {config.cronjob.state} or dropbox {config.cronjob.dropbox}"
 
 
 def _read(state: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ import stat
 from dataclasses import dataclass
 from typing import Iterable
 
+from hpc_cluster import files
+
 NAME_BYTES = 255 - len(".finished")
 """A longer name leaves no room for its answer's."""
 
@@ -67,6 +69,11 @@ def look(dropbox: os.PathLike[str]) -> Listing:
                     drops.append(Drop(name, status.st_ctime, regular, status.st_nlink))
     drops.sort(key=lambda d: (d.changed, d.name))
     return Listing(tuple(drops), tuple(sorted(cancels)), tuple(drafts))
+
+
+def recorded(name: str) -> str:
+    """Return a name of the dropbox as records hold it."""
+    return files.from_bytes(os.fsencode(name))
 
 
 def unanswerable(drop: Drop) -> str | None:

@@ -4,15 +4,13 @@ Each pass leaves `state/status.json` (jobs in flight, pilots, the cluster, troub
 per answer to `state/history.jsonl`. The dropbox itself shows the drops that no pass has taken yet,
 the `.submitted` copies and the answers. `read` lays these over each other: the state folder first,
 the dropbox for what it does not say, or for everything where the state folder is not ours to read
-(a user of another account sees the dropbox only). `select` finds jobs by what people type.
+(a user of another account sees the dropbox only).
 
 Nothing here locks, writes or asks the cluster, so it may run at any time beside a pass.
 """
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import json
 import os
 from dataclasses import dataclass, field, replace
@@ -44,10 +42,6 @@ the answer is."""
 
 STALE = timedelta(minutes=15)
 """A status older than this means that no passes run; cron lines say every few minutes."""
-
-
-class NoSuchJob(LookupError):
-    """A selector names no job, or more than one; the text says which."""
 
 
 @dataclass(frozen=True)
@@ -229,53 +223,6 @@ def read_answer(path: Path) -> dict[str, Any] | None:
         return jobfile.read_answer(files.read_bytes(files.to_bytes(str(path))))
     except (OSError, ValueError):
         return None  # RACE: its reader has removed it.
-
-
-def select(jobs: Sequence[Seen], selectors: Sequence[str]) -> list[Seen]:
-    """Return the jobs that people name, each once, in the order they are named.
-
-    A selector is `last` (the job that changed last), `failed` (all answered with an error), a NAME
-    with or without `.job`, a pattern with `*`, `?` or `[`, an id, or the unique beginning of an id
-    or of its last part. Of several jobs of one NAME the newest is meant.
-
-    Raises NoSuchJob.
-    """
-    newest: dict[str, Seen] = {}
-    for job in jobs:
-        if not (job.answered and job.name in newest and not newest[job.name].answered):
-            newest[job.name] = job
-    chosen: dict[tuple[str, str | None], Seen] = {}
-    for selector in selectors:
-        for job in _matches(jobs, newest, selector):
-            chosen[(job.name, job.id)] = job
-    return list(chosen.values())
-
-
-def _matches(jobs: Sequence[Seen], newest: Mapping[str, Seen], selector: str) -> list[Seen]:
-    name = selector if selector.endswith(".job") else selector + ".job"
-    if selector == "last" and jobs:
-        return [jobs[-1]]
-    if selector == "failed":
-        return [job for job in newest.values() if job.state == "error"]
-    if name in newest:
-        return [newest[name]]
-    found = [
-        job
-        for job in jobs
-        if job.id
-        and (job.id.startswith(selector) or job.id.rpartition("-")[2].startswith(selector))
-    ]
-    if selector and len({job.id for job in found}) == 1:
-        return found[-1:]
-    if len(found) > 1 and selector:
-        raise NoSuchJob(f"{selector!r} begins the ids of {len(found)} jobs; type more of it")
-    if any(c in selector for c in "*?["):
-        return [
-            job for n, job in newest.items() if fnmatch.fnmatchcase(n[: -len(".job")], selector)
-        ]
-    near = difflib.get_close_matches(name, newest, 1)
-    meant = f"; did you mean {near[0][: -len('.job')]!r}?" if near else ""
-    raise NoSuchJob(f"no job {selector!r} is known here{meant}")
 
 
 _BEGINNING = datetime.min.replace(tzinfo=timezone.utc)

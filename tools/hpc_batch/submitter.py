@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,13 +25,14 @@ from typing import TYPE_CHECKING
 
 from hpc_batch import failure, logbook, plan
 from hpc_batch.access import OUTAGE_S, Access
+from hpc_batch.admission import Admission
 from hpc_batch.config import Config
 from hpc_batch.doorbell import Doorbell
 from hpc_batch.errors import ConfigError, FarEndError, RemoteError, StorageError
 from hpc_batch.fitting import misfit
 from hpc_batch.journal import Damaged
 from hpc_batch.lingering import LOCK_S, serving_s
-from hpc_batch.listing import Drop, Listing, look, may_submit, unanswerable
+from hpc_batch.listing import Listing, look, recorded, unanswerable
 from hpc_batch.portions import Portions
 from hpc_batch.record import Record
 from hpc_batch.records import Records
@@ -41,21 +41,13 @@ from hpc_batch.sight import Census, Sight
 from hpc_batch.state import Busy, State, check_home, hold, is_at_home
 from hpc_batch.trouble import Ledger
 from hpc_batch.upkeep import TROUBLES, Upkeep
-from hpc_cluster import files
 
 if TYPE_CHECKING:
     from hpc_batch.connection import Connection
-    from hpc_batch.intake import Intake
     from hpc_batch.steps import Steps
     from hpc_batch.travel import Travel
 
 log = logging.getLogger("hpc_batch")
-
-CANCEL_S = 60
-"""A cancel file without a job is removed after so long."""
-
-DRAFT_S = 600
-"""What a client writes before it takes a drop's name is removed after so long."""
 
 LOOK_S = 20.0
 """A pass that goes on sweeps at least this often: pilots end, and troubles pass."""
@@ -105,7 +97,7 @@ def run(config: Config, options: Options, show: Show = lambda travels: None) -> 
         log.info("another pass holds %s", busy)
         return 0
     except OSError as error:
-        storage = StorageError(f"{_place(error, config)}: {error.strerror}; tried again")
+        storage = StorageError(f"{failure.place(error, config)}: {error.strerror}; tried again")
         failure.keep(config.cronjob.state, storage)
         raise storage from error
     except Exception as error:
@@ -114,13 +106,6 @@ def run(config: Config, options: Options, show: Show = lambda travels: None) -> 
     for message in this.ledger.messages:
         print(f"hpc_batch: {message}", file=sys.stderr)
     return code
-
-
-def _place(error: OSError, config: Config) -> str:
-    """Return where a disk said no; a failed write itself does not tell."""
-    if error.filename is not None:
-        return os.fsdecode(error.filename)
-    return f"state {config.cronjob.state} or dropbox {config.cronjob.dropbox}"
 
 
 class Pass:
@@ -143,10 +128,7 @@ class Pass:
         self.upkeep = Upkeep(config, state, self.records, self.report, self.ledger)
         self.upkeep.email = options.email
         self._portions = Portions(state, lambda: self.access.refused)
-        self._again_s = LOOK_S
-        """A drop may have settled so long after it was looked at."""
-        self._held: frozenset[str] = frozenset()
-        """Names of drops that wait for the answer to another job of their name."""
+        self._admission = Admission(config, state, self.records, self.ledger, self._portions)
         self._paused = state.paused() is not None
         self._cancelled: frozenset[str] = frozenset()
         try:
@@ -156,14 +138,7 @@ class Pass:
             self.access.close()
             raise
 
-    # A pass with nothing to do, which most are, loads neither of these, nor what they stand on.
-
-    @cached_property
-    def intake(self) -> Intake:
-        """What takes drops."""
-        from hpc_batch.intake import Intake
-
-        return Intake(self.config, self.state, self.records)
+    # A pass with nothing to do, which most are, does not load this, nor what it stands on.
 
     @cached_property
     def steps(self) -> Steps:
@@ -232,11 +207,10 @@ class Pass:
             except RemoteError as error:
                 self.access.lost(error)
                 return
+        again_s = self._admission.again_s()
         if any(r.phase == "ACCEPTED" for r in self.records):
-            self._again_s = min(self._again_s, PERIOD_S)  # its writer writes on
-        if self._held.isdisjoint(r.name for r in self.records if r.phase != "CLEANING"):
-            self._again_s = 0 if self._held else self._again_s
-        end = time.monotonic() + min(seconds, self._again_s)
+            again_s = min(again_s, PERIOD_S)  # its writer writes on
+        end = time.monotonic() + min(seconds, again_s)
         while True:
             left_s = max(0.0, end - time.monotonic())
             slice_s = SHOW_S if self._tell_travels() else left_s
@@ -255,7 +229,6 @@ class Pass:
     def _sweep(self) -> None:
         """Observe, plan, act: once over everything."""
         self._paused = self.state.paused() is not None
-        self._again_s, self._held = LOOK_S, frozenset()
         for job, why in self.records.damaged.items():
             text = f"{why}, and its job stands still. Bring the file back, or "
             text += "run `hpc-batch resume --restored`, which makes its drop a new one"
@@ -267,7 +240,7 @@ class Pass:
         steps: list[plan.Step] | None = None
         for step in plan.ORDER:
             if step == "check":
-                self._take(listing)
+                self._admission.take(listing, paused=self._paused)
                 self._cancelled = self.state.cancelled()
                 steps = None
             if steps is None:
@@ -335,7 +308,9 @@ class Pass:
             mended = self.steps.mend(record)
         except OSError as error:
             mended = False
-            damaged = Damaged(damaged.path, f"{error.strerror}: {_place(error, self.config)}")
+            damaged = Damaged(
+                damaged.path, f"{error.strerror}: {failure.place(error, self.config)}"
+            )
         if mended:
             text = f"{damaged}; {record.name} is taken back a step, and goes on from there"
             log.warning("%s %s", record.id, text)
@@ -349,7 +324,7 @@ class Pass:
         code = 75 if isinstance(error, OSError) else 70
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, OSError):
-            why = f"{error.strerror}: {_place(error, self.config)}"
+            why = f"{error.strerror}: {failure.place(error, self.config)}"
         text = f"{record.name}: cannot {step} ({why})"
         log.error("%s %s", record.id, text, exc_info=not isinstance(error, OSError))
         self.ledger.note(f"{step} {record.id}", f"{text}; tried again by the next pass", code=code)
@@ -359,7 +334,9 @@ class Pass:
     def _expect_cluster(self, listing: Listing) -> None:
         """Begin to log in where this sweep is going to need the cluster."""
         busy = {r.name for r in self.records}
-        drops = (d for d in listing.drops if unanswerable(d) is None and _name(d.name) not in busy)
+        drops = (
+            d for d in listing.drops if unanswerable(d) is None and recorded(d.name) not in busy
+        )
         if any(map(self._needs_cluster, self.records)) or (not self._paused and any(drops)):
             self.access.expect()
 
@@ -420,101 +397,3 @@ class Pass:
                 self.upkeep.finish(self.access.connection)
             except RemoteError as error:
                 self.access.lost(error)
-
-    # ---- taking ------------------------------------------------------------------------------
-
-    def _take(self, listing: Listing) -> None:
-        """Take the drops that are settled, and act on cancel files; where a disk says no, later."""
-        if listing.drops or listing.cancels or listing.drafts:
-            try:
-                self._admit(listing, self.state.clock())
-            except OSError as error:
-                where = _place(error, self.config)
-                text = f"no drop can be taken: {error.strerror}: {where}; tried again"
-                self.ledger.note("taking", text, code=75)
-
-    def _admit(self, listing: Listing, clock: float) -> None:
-        """Take what is settled by this clock of the dropbox."""
-        busy = {r.name for r in self.records if r.phase != "CLEANING"}
-        settled = []
-        for drop in listing.drops:
-            name = _name(drop.name)
-            why = unanswerable(drop)
-            if why is not None:
-                self.ledger.note(f"drop {name!r}", f"{name!r} in the dropbox {why}")
-            elif name in busy:
-                self._held |= {name}
-            elif not self._paused and self._is_settled(drop, listing, clock):
-                settled.append(drop)
-        try:
-            for portion in self._portions.of("take", settled):
-                for record in self.intake.take(portion):
-                    log.info("%s taken: %s", record.id, record.name)
-            self._remove_drafts(listing, clock)
-        finally:
-            # Where a disk said no, a job may have been taken all the same, and goes on.
-            ended = ("ANSWERING", "CLEANING")
-            in_flight = {r.name: r for r in self.records if r.phase not in ended}
-            for name in listing.cancels:
-                self._take_cancel(name, in_flight.get(_name(name)), listing, clock)
-
-    def _remove_drafts(self, listing: Listing, clock: float) -> None:
-        """Remove what killed clients left; a drop that has this second link can be taken then."""
-        for draft in listing.drafts:
-            age_s = self.state.ahead.clock(draft.name, draft.changed, clock) - draft.changed
-            if draft.regular and age_s >= DRAFT_S:
-                with contextlib.suppress(OSError):
-                    # RACE: none; whose it is may not permit it, and then it disturbs nobody.
-                    files.unlink(str(self.config.cronjob.dropbox / draft.name))
-                    log.info("removed %s, which a client left", draft.name)
-
-    def _is_settled(self, drop: Drop, listing: Listing, clock: float) -> bool:
-        if drop.name in listing.cancels:
-            return True
-        from hpc_batch.settling import wait_of as unsettled_s
-
-        try:
-            path = str(self.config.cronjob.dropbox / drop.name)
-            clock = self.state.ahead.clock(drop.name, drop.changed, clock)
-            left_s = unsettled_s(path, clock, self.config)[0]
-        except FileNotFoundError:
-            return False  # RACE: withdrawn since the dropbox was listed
-        except OSError as error:
-            text = f"{drop.name!r} in the dropbox cannot be looked at: {error.strerror}"
-            self.ledger.note(f"drop {drop.name!r}", f"{text}; tried again", code=75)
-            return False
-        self._again_s = min(self._again_s, left_s) if left_s else self._again_s
-        return not left_s
-
-    def _take_cancel(
-        self, name: str, record: Record | None, listing: Listing, clock: float
-    ) -> None:
-        """Give a cancel file to the job in flight; remove it when there is none."""
-        path = self.config.cronjob.dropbox / f"{name}.cancel"
-        try:
-            owner = path.lstat().st_uid
-        except FileNotFoundError:
-            return  # RACE: withdrawn since the dropbox was listed, or its job was answered
-        accepted = may_submit(owner, self.config.cronjob.accept_from)
-        if accepted is None:
-            return  # who that is may be known to the next pass
-        if not accepted:
-            text = f"{path.name!r} is of a user who is not in [cronjob] accept_from; left alone"
-            self.ledger.note(f"cancel {name!r}", text)
-            return
-        if record is not None:
-            log.info("%s asked to cancel", record.id)
-            self.intake.cancel(name, record.id)
-            return
-        with contextlib.suppress(OSError):
-            waiting = any(d.name == name for d in listing.drops)
-            changed = path.lstat().st_ctime
-            clock = self.state.ahead.clock(path.name, changed, clock)
-            if not waiting and clock - changed >= CANCEL_S:
-                files.unlink(str(path))
-                self.ledger.messages.append(f"{name + '.cancel'!r}: there is no such job; removed")
-
-
-def _name(name: str) -> str:
-    """Return a name of the dropbox as records hold it."""
-    return files.from_bytes(os.fsencode(name))

@@ -24,6 +24,7 @@ from hpc_batch.cli.request import Request
 from hpc_batch.client import Dropbox
 from hpc_batch.config import Config
 from hpc_batch.errors import ConfigError
+from hpc_batch.selection import NoSuchJob, select
 from hpc_cluster import files
 
 LOOKS, BETWEEN_S = 6, 0.5
@@ -48,8 +49,8 @@ class Site:
         """Return the jobs that were named. Raises CommandError for a name that means no job."""
         for look in range(LOOKS):
             try:
-                return status.select(self.look().jobs, selectors)
-            except status.NoSuchJob as error:
+                return select(self.look().jobs, selectors)
+            except NoSuchJob as error:
                 problem = str(error)
             if look < LOOKS - 1:
                 time.sleep(BETWEEN_S)

@@ -13,8 +13,9 @@ from hpc_batch.cli.checking import check_drop, of_problem
 from hpc_batch.cli.output import CommandError, Output
 from hpc_batch.cli.requests import Cancel, Check, Dropped, Retry, Run, Submit, Wait
 from hpc_batch.cli.site import Site, site_of
-from hpc_batch.client import Dropbox, Job, as_completed, fresh_name, is_there, job_mapping
+from hpc_batch.client import Dropbox, Job, as_completed, fresh_name, job_mapping
 from hpc_batch.config import Config
+from hpc_batch.dropbox_files import is_there
 from hpc_batch.errors import HpcBatchError, JobFileError
 from hpc_cluster import files
 
