@@ -160,19 +160,20 @@ class Limits(Storms):
         lambda chance: f"--as={chance.randint(30, 260)}000000",
         lambda chance: f"--fsize={chance.choice([0, 100, 1000, 5000, 17000, 100000])}",
     )
-    """Jobs inherit them: what a job may not write because of them has not arrived for it either."""
+    """Jobs inherit them, and may not fail of them: an input that makes a job write too much does not
+    arrive under the same limit."""
 
     def make(self, here: Round, chance: random.Random, expected: Mapping[str, Any]) -> Made:
-        limit, told = chance.choice(self.LIMITS), []
+        limit, passes = chance.choice(self.LIMITS)(chance), chance.choice([1, 2, 4])
         here.begin()
-        for _ in range(chance.choice([1, 2, 4])):
-            told.append(limit(chance))
-            here.before = ["prlimit", told[-1]]
+        here.before = ["prlimit", limit]
+        for _ in range(passes):
             here.one_pass()
-            here.before = []
             wait_for_pilots(here, 3.0)
+        here.before = []
+        wait_for_pilots(here, 60.0)
         here.problems = without_tracebacks(here.problems)
-        return Made(" ".join(told), compared(here, expected))
+        return Made(f"{limit}, {passes} passes", compared(here, expected))
 
 
 class Stops(Storms):
