@@ -14,7 +14,7 @@ import journals
 import pytest
 from world import World, world
 
-from hpc_batch import settling
+from hpc_batch import admission, settling
 from hpc_batch.errors import ConfigError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -406,9 +406,7 @@ def test_a_cancel_after_the_answer_cancels_nothing_and_is_removed(
     (here.dropbox / "x.job.cancel").touch()
     here.sweep()
     assert (here.dropbox / "x.job.cancel").exists()
-    from hpc_batch import submitter
-
-    monkeypatch.setattr(submitter, "CANCEL_S", 0)
+    monkeypatch.setattr(admission, "CANCEL_S", 0)
     here.sweep()
     assert not (here.dropbox / "x.job.cancel").exists()
     assert here.answer("x")["status"] == "ok"
