@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from desk import Desk, making
+from desk import MADE, Desk, making
 
 from hpc_batch import placing
-from hpc_batch.bulk import Fetched, WantedOutput
-from hpc_batch.collecting import Collecting, Collection, ticket_of
+from hpc_batch.collecting import Collection
 from hpc_batch.record import Target
-from hpc_batch.tidings import Collected
-from hpc_cluster import files
 
 PILOT = "a" * 16
-MADE = b"made"
-
-
-class Fetching:
-    """A data channel over which the same content comes for everything."""
-
-    def fetch(self, wanted: list[Any]) -> list[Fetched]:
-        for item in wanted:
-            if isinstance(item, WantedOutput):
-                descriptor = item.opener()
-                files.write_at(descriptor, MADE, 0)
-                files.close(descriptor)
-        return [Fetched(len(MADE), hashlib.sha256(MADE).hexdigest()) for _ in wanted]
 
 
 @pytest.fixture
@@ -47,15 +29,7 @@ def collected(desk: Desk, outputs: dict[str, bytes]) -> tuple[str, Collection]:
     record = next(iter(desk.records))
     targets = tuple(Target(name, str(desk.here.out / name)) for name in ("one", "two"))
     record = replace(record, targets=targets, layout="flat")
-    said = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in outputs.items()
-    }
-    ticket = ticket_of(f"{record.id}.a1.{PILOT}.ok")
-    known = {ticket.name: Collected({"rc": 0, "outputs": said}, (), None)}
-    nobody: Any = None
-    collecting = Collecting(nobody, desk.records, nobody, Fetching)  # type: ignore[arg-type]
-    return record.id, collecting.collect([(record, ticket)], 1 << 10, known)
+    return record.id, desk.collect([record], outputs)
 
 
 def test_outputs_that_are_what_the_result_says_are_placed(desk: Desk) -> None:

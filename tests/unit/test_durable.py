@@ -5,7 +5,6 @@ What may be forgotten is named in each test, with its reason.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import time
@@ -15,21 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from desk import Desk, making
+from desk import MADE, Desk, making
 from watched import Watched
 from workshop import INSTANCE, SESSION, Workshop
 from world import World
 
 from hpc_batch import node, placing, restore
-from hpc_batch.bulk import Fetched, WantedOutput
-from hpc_batch.collecting import Collecting, ticket_of
 from hpc_batch.record import Target
 from hpc_batch.session import Answer
 from hpc_batch.sight import Sight
 from hpc_batch.staging import Staged
 from hpc_batch.state import hold
 from hpc_batch.steps import Steps
-from hpc_batch.tidings import Collected
 from hpc_batch.trouble import Ledger
 from hpc_cluster import (
     backoff,
@@ -121,13 +117,15 @@ def test_a_reserved_answer_is_durable_before_the_drop_is_ours(
 def test_a_drop_that_was_withdrawn_leaves_nothing(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = files.reserve_all
+    """Between the look at the dropbox and the rename that takes it."""
+    real = effects.rename
 
-    def withdrawn(contents: Any, size: int) -> None:
-        real(contents, size)
-        (desk.here.dropbox / "a.job").unlink()
+    def rename(source: Any, target: Any) -> None:
+        if os.fsdecode(source).endswith("/a.job"):
+            os.unlink(source)
+        real(source, target)
 
-    monkeypatch.setattr(files, "reserve_all", withdrawn)
+    monkeypatch.setattr(effects, "rename", rename)
     disk = Watched(monkeypatch)
     desk.take()
     assert [r.name for r in desk.records] == ["b.job"]
@@ -145,30 +143,12 @@ def test_a_first_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_outputs_that_were_fetched(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Placing looks for them by their names, and renames them."""
     desk.take()
-    content = b"made"
-    digest = hashlib.sha256(content).hexdigest()
-
-    class Fetching:
-        def fetch(self, wanted: list[Any]) -> list[Fetched]:
-            for item in wanted:
-                if isinstance(item, WantedOutput):
-                    descriptor = item.opener()
-                    files.write_at(descriptor, content, 0)
-                    files.close(descriptor)
-            return [Fetched(len(content), digest) for _ in wanted]
-
-    batch, known = [], {}
-    for record in desk.records:
-        target = Target("one", str(desk.here.out / record.name))
-        made = replace(record, targets=(target,), layout="flat")
-        ticket = ticket_of(f"{record.id}.a1.{P}.ok")
-        outputs = {"one": {"bytes": len(content), "sha256": digest}}
-        known[ticket.name] = Collected({"rc": 0, "outputs": outputs}, (), None)
-        batch.append((made, ticket))
-    nobody: Any = None
-    collecting = Collecting(nobody, desk.records, nobody, Fetching)  # type: ignore[arg-type]
+    batch = [
+        replace(r, targets=(Target("one", str(desk.here.out / r.name)),), layout="flat")
+        for r in desk.records
+    ]
     disk = Watched(monkeypatch)
-    found = collecting.collect(batch, 1 << 10, known)
+    found = desk.collect(batch, {"one": MADE})
     assert len(found.placing) == len(batch) and not found.answering
     check(disk)
 

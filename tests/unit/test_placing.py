@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,19 @@ def collected(folder: Path, names: list[str], old: list[str]) -> Record:
     for number, name in enumerate(names):
         Path(placing.temporary(record, number, 2)).write_text(f"new {name}")
     return placing.observe([record])[0]
+
+
+def place(record: Record) -> None:
+    """Place outputs, durably, as for a batch of one."""
+    placing.place(record)
+    placing.settle([record])
+
+
+def failing(code: int) -> Callable[..., None]:
+    def effect(*args: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return effect
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -164,22 +177,24 @@ def test_an_output_that_vanished_before_placing_is_an_error(tmp_path: Path) -> N
 NAMES, OLD = ["a.txt", "b.txt", "c.txt"], ["a.txt", "c.txt"]
 
 
-@pytest.mark.parametrize("links", [True, False], ids=["with links", "without links"])
-def test_placing_killed_at_any_two_effects_is_completed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
-) -> None:
-    kernel, points = Kernel(monkeypatch, links=links), 0
+@pytest.fixture(params=[True, False], ids=["with links", "without links"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    return Kernel(monkeypatch, links=request.param)
+
+
+def killed_twice(
+    folder: Path, kernel: Kernel, then: Callable[[Record], object]
+) -> Iterator[tuple[Path, Record]]:
+    """Kill placing at every effect, and then another step at every one of its own."""
+    points = 0
     for first in itertools.count():
         for second in itertools.count():
-            folder = tmp_path / f"{first}-{second}"
-            folder.mkdir()
-            record = collected(folder, NAMES, OLD)
+            inner = folder / f"{first}-{second}"
+            inner.mkdir()
+            record = collected(inner, NAMES, OLD)
             once = kernel.kills(first, partial(place, record))
-            twice = kernel.kills(second, partial(place, record))
-            placing.place(record)
-            assert contents(folder) == {name: f"new {name}" for name in NAMES}
-            placing.tidy_all({JOB: record}, {JOB})
-            assert sorted(os.listdir(folder)) == NAMES
+            twice = kernel.kills(second, partial(then, record))
+            yield inner, record
             points += 1
             if not twice:
                 break
@@ -188,35 +203,27 @@ def test_placing_killed_at_any_two_effects_is_completed(
     assert points > 30
 
 
-@pytest.mark.parametrize("links", [True, False], ids=["with links", "without links"])
+def test_placing_killed_at_any_two_effects_is_completed(tmp_path: Path, kernel: Kernel) -> None:
+    for folder, record in killed_twice(tmp_path, kernel, place):
+        placing.place(record)
+        assert contents(folder) == {name: f"new {name}" for name in NAMES}
+        placing.tidy_all({JOB: record}, {JOB})
+        assert sorted(os.listdir(folder)) == NAMES
+
+
 def test_placing_killed_at_any_effect_is_undone_with_another_kill_at_any(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+    tmp_path: Path, kernel: Kernel
 ) -> None:
-    kernel, points = Kernel(monkeypatch, links=links), 0
-    for first in itertools.count():
-        for second in itertools.count():
-            folder = tmp_path / f"{first}-{second}"
-            folder.mkdir()
-            record = collected(folder, NAMES, OLD)
-            once = kernel.kills(first, partial(place, record))
-            twice = kernel.kills(second, partial(placing.unplace, record))
-            placing.unplace(record)
-            placing.tidy_all({JOB: record}, ())
-            assert contents(folder) == {name: f"old {name}" for name in OLD}
-            assert sorted(os.listdir(folder)) == OLD
-            points += 1
-            if not twice:
-                break
-        if not once:
-            break
-    assert points > 30
+    for folder, record in killed_twice(tmp_path, kernel, placing.unplace):
+        placing.unplace(record)
+        placing.tidy_all({JOB: record}, ())
+        assert contents(folder) == {name: f"old {name}" for name in OLD}
+        assert sorted(os.listdir(folder)) == OLD
 
 
-@pytest.mark.parametrize("links", [True, False], ids=["with links", "without links"])
 def test_nothing_of_ours_is_put_back_where_the_owner_removed_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+    tmp_path: Path, kernel: Kernel
 ) -> None:
-    kernel = Kernel(monkeypatch, links=links)
     for at in itertools.count():
         folder = tmp_path / str(at)
         folder.mkdir()
@@ -232,12 +239,8 @@ def test_nothing_of_ours_is_put_back_where_the_owner_removed_the_old_file(
             break
 
 
-@pytest.mark.parametrize("links", [True, False], ids=["with links", "without links"])
-def test_what_stood_there_first_is_what_comes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
-) -> None:
+def test_what_stood_there_first_is_what_comes_back(tmp_path: Path, kernel: Kernel) -> None:
     """A kill after it was set aside; then somebody writes there anew."""
-    kernel = Kernel(monkeypatch, links=links)
     record = collected(tmp_path, ["a.txt"], ["a.txt"])
     assert kernel.kills(1, partial(placing.place, record))
     (tmp_path / "anew").write_text("anew")
@@ -293,19 +296,6 @@ def test_a_placed_output_that_cannot_be_looked_at_is_not_gone_for_good(
             placing.unplace(record)
     placing.unplace(record)
     assert os.listdir(tmp_path) == []
-
-
-def place(record: Record) -> None:
-    """Place outputs, durably, as for a batch of one."""
-    placing.place(record)
-    placing.settle([record])
-
-
-def failing(code: int) -> Callable[..., None]:
-    def effect(*args: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    return effect
 
 
 def test_jobs_with_one_folder_are_tidied_together_and_others_left_alone(tmp_path: Path) -> None:

@@ -31,6 +31,15 @@ def desks(tmp_path: Path) -> Iterator[Callable[[str], Desk]]:
         yield make
 
 
+@pytest.fixture
+def decided(desks: Callable[[str], Desk]) -> Desk:
+    """A desk whose jobs have answers, which are still to come out."""
+    desk = desks("decided")
+    desk.take()
+    desk.decide()
+    return desk
+
+
 def points() -> Iterator[int]:
     return itertools.count()
 
@@ -164,18 +173,15 @@ def test_a_record_goes_last_and_only_when_the_cluster_is_clean(
 
 
 def test_a_job_whose_answer_is_still_reserved_is_answered_before_it_is_cleaned(
-    desks: Callable[[str], Desk],
+    decided: Desk,
 ) -> None:
     """A look that found no J.answer, on a file server that was wrong, made it CLEANING."""
-    desk = desks("early")
-    desk.take()
-    desk.decide()
-    desk.records.save_all([r.enter("CLEANING") for r in desk.records])
-    desk.clean(frozenset)
-    assert {r.phase for r in desk.records} == {"ANSWERING"}
-    assert len(desk.inner("drop")) == len(NAMES)
-    desk.answer()
-    assert sorted(desk.finished()) == [f"{name}.finished" for name in NAMES]
+    decided.records.save_all([r.enter("CLEANING") for r in decided.records])
+    decided.clean(frozenset)
+    assert {r.phase for r in decided.records} == {"ANSWERING"}
+    assert len(decided.inner("drop")) == len(NAMES)
+    decided.answer()
+    assert sorted(decided.finished()) == [f"{name}.finished" for name in NAMES]
 
 
 @pytest.mark.parametrize("mended", [False, True], ids=["it stays impossible", "it is mended"])
@@ -261,33 +267,24 @@ def test_an_unread_answer_is_out_of_the_way_as_soon_as_the_next_job_is_taken(
 
 
 def test_what_somebody_put_where_the_answer_goes_is_kept_as_well(
-    desks: Callable[[str], Desk],
+    decided: Desk,
 ) -> None:
-    desk = desks("put")
-    desk.take()
-    desk.decide()
-    (desk.here.dropbox / "a.job.finished").write_text("job:\n    status: mine\n")
-    desk.answer()
-    found = {name: content["status"] for name, content in desk.finished().items()}
+    (decided.here.dropbox / "a.job.finished").write_text("job:\n    status: mine\n")
+    decided.answer()
+    found = {name: content["status"] for name, content in decided.finished().items()}
     assert found == {"a.job.finished": "ok", "a.job.finished.1": "mine", "b.job.finished": "ok"}
 
 
-def test_a_cancel_that_came_too_late_goes_with_the_answer(desks: Callable[[str], Desk]) -> None:
+def test_a_cancel_that_came_too_late_goes_with_the_answer(decided: Desk) -> None:
     """It would stop the next job of that name."""
-    desk = desks("late")
-    desk.take()
-    desk.decide()
-    (desk.here.dropbox / "a.job.cancel").touch()
-    desk.answer()
-    assert not (desk.here.dropbox / "a.job.cancel").exists()
+    (decided.here.dropbox / "a.job.cancel").touch()
+    decided.answer()
+    assert not (decided.here.dropbox / "a.job.cancel").exists()
 
 
 def test_an_answer_that_came_out_though_an_error_was_reported_is_no_trouble(
-    desks: Callable[[str], Desk], monkeypatch: pytest.MonkeyPatch
+    decided: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = desks("lied")
-    desk.take()
-    desk.decide()
     real = effects.rename
 
     def rename(source: str, target: str) -> None:
@@ -296,8 +293,8 @@ def test_an_answer_that_came_out_though_an_error_was_reported_is_no_trouble(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(effects, "rename", rename)
-    desk.answer()
-    assert {r.phase for r in desk.records} == {"CLEANING"}
+    decided.answer()
+    assert {r.phase for r in decided.records} == {"CLEANING"}
 
 
 def test_a_phase_is_written_only_when_what_it_means_is_there(
