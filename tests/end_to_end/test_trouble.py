@@ -34,6 +34,14 @@ def operate(tmp_path: Path) -> Iterator[Operator]:
         yield Operator(made, environment)
 
 
+@pytest.fixture
+def staged(operate: Operator) -> Operator:
+    """The same, with a job `x` that waits for them."""
+    operate.world.drop("x", "say", args={"words": "x"})
+    operate("pass")
+    return operate
+
+
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
     """Mount a file system of 64 KiB on a folder; yields what fills it with a file `filler`."""
@@ -71,32 +79,28 @@ def in_two_days(row: dict[str, Any], reason: str) -> bool:
     return "every pass tries again; at about 20" in row["next"] and row["next"].endswith(reason)
 
 
-def test_peace_is_one_line(operate: Operator) -> None:
-    operate.world.drop("x", "say", args={"words": "x"})
-    operate("pass")
-    (line,) = status(operate)
+def test_peace_is_one_line(staged: Operator) -> None:
+    (line,) = status(staged)
     assert line.startswith("all is well: 1 staged; pilot submitted")
 
 
-def test_a_pass_that_cannot_begin_is_told_until_one_can(operate: Operator) -> None:
-    operate.world.drop("x", "say", args={"words": "x"})
-    operate("pass")
+def test_a_pass_that_cannot_begin_is_told_until_one_can(staged: Operator) -> None:
     slurm = {"scheduler": "slurm"}
-    operate.world.configure(hpc=slurm, hpc_env={"workspace": operate.world.root / "elsewhere"})
-    assert operate("pass").code == 78
-    first, second = status(operate)
+    staged.world.configure(hpc=slurm, hpc_env={"workspace": staged.world.root / "elsewhere"})
+    assert staged("pass").code == 78
+    first, second = status(staged)
     assert "all is well" not in first
     assert "no pass has worked since" in second
     assert "1 jobs are still on" in second
-    assert "no pass has worked since" in explained(operate)["why"]
-    told = operate("--json", "status").document["failed"]
+    assert "no pass has worked since" in explained(staged)["why"]
+    told = staged("--json", "status").document["failed"]
     assert (told["code"], told["since"]) == (78, told["at"])
-    assert operate("pass").code == 78
-    assert operate("--json", "status").document["failed"]["since"] == told["since"]
-    operate.world.configure(hpc=slurm)
-    assert operate("pass").code == 0
-    assert len(status(operate)) == 1
-    assert operate("--json", "status").document["failed"] is None
+    assert staged("pass").code == 78
+    assert staged("--json", "status").document["failed"]["since"] == told["since"]
+    staged.world.configure(hpc=slurm)
+    assert staged("pass").code == 0
+    assert len(status(staged)) == 1
+    assert staged("--json", "status").document["failed"] is None
 
 
 def test_a_damaged_status_or_ledger_is_made_anew(operate: Operator) -> None:
@@ -107,43 +111,39 @@ def test_a_damaged_status_or_ledger_is_made_anew(operate: Operator) -> None:
     assert len(status(operate)) == 1
 
 
-def test_a_record_that_cannot_be_read_is_its_jobs_trouble(operate: Operator) -> None:
-    operate.world.drop("x", "say", args={"words": "x"})
-    operate("pass")
-    (record,) = (operate.world.state / "jobs").iterdir()
+def test_a_record_that_cannot_be_read_is_its_jobs_trouble(staged: Operator) -> None:
+    (record,) = (staged.world.state / "jobs").iterdir()
     record.write_bytes(record.read_bytes()[:40])
-    operate("pass")
-    lines = status(operate)
+    staged("pass")
+    lines = status(staged)
     assert len(lines) == 2
     assert "x.job is stuck since" in lines[1]
     assert "is damaged" in lines[1]
-    row = explained(operate)
+    row = explained(staged)
     assert "is damaged" in row["why"]
     assert "resume --restored" in row["next"]
-    assert "is damaged" in operate("list").out
-    operate("resume", "--restored")
-    operate("pass")
-    assert len(status(operate)) == 1
+    assert "is damaged" in staged("list").out
+    staged("resume", "--restored")
+    staged("pass")
+    assert len(status(staged)) == 1
 
 
-def test_a_ticket_that_is_gone_is_looked_for_and_that_is_told(operate: Operator) -> None:
-    operate.world.drop("x", "say", args={"words": "x"})
-    operate("pass")
-    (ticket,) = (operate.world.workspace / "ready").iterdir()
+def test_a_ticket_that_is_gone_is_looked_for_and_that_is_told(staged: Operator) -> None:
+    (ticket,) = (staged.world.workspace / "ready").iterdir()
     ticket.unlink()
-    operate("pass")
-    _, line = status(operate)
+    staged("pass")
+    _, line = status(staged)
     assert "x.job is stuck since" in line
     assert "its ticket is not to be found" in line
-    row = explained(operate)
+    row = explained(staged)
     assert "its ticket is not to be found" in row["why"]
     assert row["next"].endswith("it is answered with the error lost")
-    (job,) = operate("--json", "list").document["jobs"]
+    (job,) = staged("--json", "list").document["jobs"]
     assert job["stuck"]["reason"] == "lost"
     assert job["stuck"]["until"] > job["stuck"]["since"]
     ticket.touch()
-    operate("pass")
-    assert len(status(operate)) == 1
+    staged("pass")
+    assert len(status(staged)) == 1
 
 
 def test_a_job_that_fits_no_pilot_any_more_says_so_and_until_when(operate: Operator) -> None:
@@ -219,24 +219,22 @@ def test_a_pause_shows_at_once_and_so_does_its_end(operate: Operator) -> None:
     assert ": ;" not in status(operate)[1]
 
 
-def test_a_cluster_that_answers_and_then_refuses_is_told_once(operate: Operator) -> None:
-    operate.world.drop("x", "say", args={"words": "x"})
-    operate("pass")
-    done = operate.world.workspace / "done"
+def test_a_cluster_that_answers_and_then_refuses_is_told_once(staged: Operator) -> None:
+    done = staged.world.workspace / "done"
     done.rename(done.with_name("moved"))
-    first, second = operate("pass"), operate("pass")
+    first, second = staged("pass"), staged("pass")
     assert "is missing" in first.err
     assert second.err == ""
-    lines = status(operate)
+    lines = status(staged)
     assert len(lines) == 2
     assert "the cluster cannot be used since" in lines[1]
     assert "is missing" in lines[1]
-    since = json.loads((operate.world.state / "status.json").read_text())["cluster"]["since"]
-    operate("pass")
-    assert since in status(operate)[1]
+    since = json.loads((staged.world.state / "status.json").read_text())["cluster"]["since"]
+    staged("pass")
+    assert since in status(staged)[1]
     done.with_name("moved").rename(done)
-    assert "over, since" in operate("pass").err
-    assert len(status(operate)) == 1
+    assert "over, since" in staged("pass").err
+    assert len(status(staged)) == 1
 
 
 @pytest.mark.parametrize("damage", ['{"phase": "PUBLI', "[]", '{"protocol": 1}', '{"phase": 7}'])

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 from integration import sshd as servers
 from integration.proxy import Proxy
-from integration.sshd import PASSPHRASE, Sshd, descendants, known_hosts_line, make_key
+from integration.sshd import PASSPHRASE, Sshd, known_hosts_line, make_key
+from process_tree import descendants
 
 from hpc_batch import hosts
 from hpc_batch.config import Remote

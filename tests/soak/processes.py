@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import process_tree
+
 Send = Callable[[int, int], None]
 """Sends a signal to a process by its number; one that is gone is no error."""
 
@@ -80,26 +82,11 @@ class Processes:
 
     def parent(self, pid: int) -> int | None:
         """Return the number of a process's parent; None where it has ended."""
-        try:
-            text = (self.proc / str(pid) / "stat").read_text(errors="replace")
-        except OSError:
-            return None
-        return int(text.rpartition(")")[2].split()[1])
+        return process_tree.parent(pid, self.proc)
 
     def descendants(self, pid: int) -> list[int]:
         """Return the numbers of a process's children, and of theirs."""
-        children: dict[int, list[int]] = {}
-        for entry in os.listdir(self.proc):
-            parent = self.parent(int(entry)) if entry.isdigit() else None
-            if parent is not None:
-                children.setdefault(parent, []).append(int(entry))
-        found: list[int] = []
-        waiting = [pid]
-        while waiting:
-            below = children.get(waiting.pop(), [])
-            found += below
-            waiting += below
-        return found
+        return process_tree.descendants(pid, self.proc)
 
     def job(self, process: Process) -> tuple[str, int, str] | None:
         """Return J, the attempt and P that a job's process belongs to."""
