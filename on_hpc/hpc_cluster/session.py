@@ -22,7 +22,7 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
 from hpc_cluster import ACCEPTED, PROTOCOL, VERSION, files, ticket
 from hpc_cluster.channel import Channel, Ended, Misspoken
@@ -41,6 +41,19 @@ REFUSAL = b"\x1eHPC_BATCH_ERROR "
 
 CHANNELS = ("serve", "data")
 
+ASKED = ["--workspace", "--session", "--instance"]
+"""What a service host tells with each channel that it wants, in this order."""
+
+
+class Asked(NamedTuple):
+    """The channel that is wanted."""
+
+    verb: str
+    workspace: str
+    session: str
+    instance: str
+
+
 QUIET_S = 2.0
 """The trash is emptied when nothing was asked for so long, or when the near end has gone."""
 
@@ -51,11 +64,25 @@ EXIT_CONFIG = 78
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one far end, or one verb for a person; return the exit status."""
-    args = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    asked = _asked(words)
     os.umask(0o077)
+    if asked is not None:
+        return _converse(asked)
+    args = _parser(words).parse_args(words)
     if args.verb in CHANNELS:
-        return _converse(args)
+        return _converse(Asked(args.verb, args.workspace, args.session, args.instance or ""))
     return _answer_a_person(args)
+
+
+def _asked(words: List[str]) -> Optional[Asked]:
+    """Read what service hosts say; None for what only argparse understands.
+
+    It takes as long to load as all else that comes before the marker.
+    """
+    if len(words) == 7 and words[0] in CHANNELS and words[1::2] == ASKED:
+        return Asked(words[0], words[2], words[4], words[6])
+    return None
 
 
 def _parser(argv: List[str]) -> "argparse.ArgumentParser":
@@ -89,7 +116,7 @@ def _default_workspace() -> str:
 # ---- a service host asks ---------------------------------------------------------------------
 
 
-def _converse(args: "argparse.Namespace") -> int:
+def _converse(args: Asked) -> int:
     """Serve one channel on the standard streams until the near end goes."""
     reader, writer = os.dup(0), os.dup(1)
     with open(os.devnull, "rb") as nothing:
@@ -132,9 +159,9 @@ def _converse(args: "argparse.Namespace") -> int:
     return EXIT_USAGE
 
 
-def _begin(args: "argparse.Namespace") -> Any:
+def _begin(args: Asked) -> Any:
     """Check the arguments and return the spool, and whether it was made just now."""
-    if not ticket.is_random(args.session) or not ticket.is_instance(args.instance or ""):
+    if not ticket.is_random(args.session) or not ticket.is_instance(args.instance):
         raise UsageError("--session or --instance is missing or malformed")
     if args.verb == "serve":
         return Spool.make(args.workspace)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_batch import cli
 from hpc_batch.cli import VERBS, main, parser
 from hpc_batch.cli import arguments as line
 from hpc_batch.cli import requests as typed
@@ -206,6 +207,9 @@ def test_hpc_submitter_takes_the_originals_command_line() -> None:
     )
     plain = parser.parse_submitter(["my.ini"])
     assert (plain.debug, plain.nocleanup, plain.email) == (False, False, None)
+    assert cli.parse_submitter(["my.ini"]) == plain, "which cron says, and needs no argparse"
+    more = ["--debug", "my.ini"]
+    assert cli.parse_submitter(more) == parser.parse_submitter(more)
     with pytest.raises(CommandError, match="CONFIG"):
         parser.parse_submitter([])
 

@@ -82,11 +82,11 @@ class Access:
         config: Config,
         state: State,
         records: Records,
-        report: Report,
+        report: Callable[[], Report],
         ledger: Ledger,
         ring: Callable[[], None],
     ) -> None:
-        """`ring` as in Connection."""
+        """`report` returns the pass's report, and `ring` is as in Connection."""
         self._config, self._state, self._records = config, state, records
         self._report, self._ledger, self._ring = report, ledger, ring
         self.connection: Connection | None = None
@@ -143,13 +143,13 @@ class Access:
         hint = getattr(error, "hint", "")
         text = f"cluster {self._config.remote.host or 'local'}: {error}"
         log.warning("%s; %s", text, hint)
-        self._report.reachable(text)
+        self._report().reachable(text)
         self._ledger.note("cluster", f"{text}; {hint}" if hint else text, patience, code=code)
 
     def close(self) -> None:
         """End the login, and one that is under way."""
         if self.connection is not None:
-            self._report.count(self.connection)
+            self._report().count(self.connection)
             self.connection.close()
             self.connection = None
         if self._opening is not None:

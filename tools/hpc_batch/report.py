@@ -1,8 +1,8 @@
 """The report of a pass: `state/status.json`, from which people and programs see how things are.
 
 One document, replaced atomically: the pass, the cluster, the pilots, every job in flight, every
-trouble. It is written when a sweep changed something and at the end of each pass; readers never
-have to lock anything.
+trouble. It is written when a sweep changed something and the pass goes on, and at the end of each
+pass; readers never have to lock anything.
 """
 
 from __future__ import annotations

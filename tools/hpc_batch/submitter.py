@@ -119,14 +119,11 @@ class Pass:
         self.config, self.options, self.state = config, options, state
         self.records = Records(state.path("jobs"))
         self.ledger = Ledger(state)
-        self.report = Report(config, state)
         self.sight = Sight()
         self._doorbell = Doorbell(config.cronjob.dropbox)
         self.access = Access(
-            config, state, self.records, self.report, self.ledger, self._doorbell.ring
+            config, state, self.records, lambda: self.report, self.ledger, self._doorbell.ring
         )
-        self.upkeep = Upkeep(config, state, self.records, self.report, self.ledger)
-        self.upkeep.email = options.email
         self._portions = Portions(state, lambda: self.access.refused)
         self._admission = Admission(config, state, self.records, self.ledger, self._portions)
         self._paused = state.paused() is not None
@@ -134,9 +131,13 @@ class Pass:
         try:
             self.records.load(self._foresee, state.is_taken)
             check_home(self.records, config)
+            # What the last pass reported may be much; it is read beside the login.
+            self.report = Report(config, state)
         except BaseException:
             self.access.close()
             raise
+        self.upkeep = Upkeep(config, state, self.records, self.report, self.ledger)
+        self.upkeep.email = options.email
 
     # A pass with nothing to do, which most are, does not load this, nor what it stands on.
 
@@ -186,6 +187,7 @@ class Pass:
             if not travelling and (self.access.refused or time.monotonic() >= end):
                 return
             took_s = time.monotonic() - began
+            self.report.write(self.ledger.entries())
             if took_s > LONG_S:
                 time.sleep(min(took_s, PERIOD_S))
             self._await(LOOK_S if travelling else min(LOOK_S, end - time.monotonic()))
@@ -261,7 +263,6 @@ class Pass:
         if "steps" in vars(self):
             self.steps.intake.tell()
         self._tell_travels()
-        self.report.write(self.ledger.entries())
 
     def _next(self, record: Record) -> plan.Step:
         place, name = (self.sight.census or {}).get(record.id, (None, ""))

@@ -27,11 +27,12 @@ import contextlib
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Callable, NoReturn, Sequence
 
 from hpc_batch.cli import exit_codes
 from hpc_batch.cli.output import CommandError, Output, as_command_error, silence
-from hpc_batch.cli.request import Request
+from hpc_batch.cli.request import Pass, Request
 from hpc_batch.errors import HpcBatchError
 from hpc_cluster import files
 
@@ -73,9 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def hpc_submitter(argv: Sequence[str] | None = None) -> int:
     """Run `hpc_submitter` and return its exit code."""
-    from hpc_batch.cli.parser import parse_submitter
-
     return _run("hpc_submitter", sys.argv[1:] if argv is None else argv, parse_submitter)
+
+
+def parse_submitter(argv: Sequence[str]) -> Request:
+    """Return what was typed. What cron usually says, a CONFIG alone, needs no argparse."""
+    if len(argv) == 1 and not argv[0].startswith("-"):
+        return Pass(Path(argv[0]), None, json=False, debug=False, nocleanup=False, email=None)
+    from hpc_batch.cli import parser
+
+    return parser.parse_submitter(argv)
 
 
 def run_hpc_submitter() -> NoReturn:

@@ -7,7 +7,6 @@ user that are a day old and whose socket nobody listens to.
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 import time
 from pathlib import Path
@@ -51,6 +50,8 @@ def sweep(base: Path) -> None:
 
 def listens(path: Path) -> bool:
     """Tell whether somebody listens at a socket."""
+    import socket  # seldom asked, and every login would pay for what it loads
+
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
