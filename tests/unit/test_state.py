@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from world import World
 
 from hpc_batch.errors import ConfigError
 from hpc_batch.state import Busy, hold
+from hpc_cluster import effects
 
 KILLED = """\
 import os, subprocess, sys
@@ -51,6 +54,27 @@ def test_the_state_of_one_dropbox_is_refused_for_another(tmp_path: Path) -> None
     one.configure(cronjob={"state": other.state})
     with hold(one.config) as state, pytest.raises(ConfigError, match="do not belong together"):
         state.begin()
+
+
+def test_what_a_pass_could_not_rename_goes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, real = World(tmp_path), effects.rename
+
+    def rename(source: Any, target: Any) -> None:
+        if os.fsdecode(target).endswith("/trouble.json"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        real(source, target)
+
+    monkeypatch.setattr(effects, "rename", rename)
+    with hold(here.config) as state:
+        state.begin()
+        with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+            state.show("trouble.json", {"a trouble": {}})
+        assert "trouble.json.new" in os.listdir(here.state)
+    with hold(here.config) as state:
+        state.begin()
+    assert "trouble.json.new" not in os.listdir(here.state)
 
 
 def test_a_lock_is_free_only_when_the_transfers_of_a_killed_pass_are_gone(

@@ -37,6 +37,12 @@ OURS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{11}-[0-9a-f]{16}\.(drop|answer|cancel)\
 INSTANCE_BYTES = 128
 """Size of `instance`: one sector at most, overwritten in place, which needs no free space."""
 
+DRAFTS = frozenset(
+    f"{name}.new"
+    for name in ("machine", "trouble.json", "swept.json", "ahead.json", "portions.json")
+)
+"""Names of what only a pass writes, before it has the name that it is read under."""
+
 RESTORE = "hpc-batch resume --restored"
 
 
@@ -118,6 +124,13 @@ class State:
         self.ahead = Ahead(self.read("ahead.json"), self.elapsed)
         # One more than the dropbox's: a pass that could not write there must not count twice.
         self._count(theirs["generation"] + 1)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what an earlier pass wrote and could not rename; what stays does no harm."""
+        with contextlib.suppress(OSError):
+            for name in DRAFTS.intersection(files.names(str(self.folder))):
+                files.unlink(str(self.path(name)))
 
     def join(self) -> bool:
         """Check the same without counting a pass; False: there was none yet, or one is lost.
