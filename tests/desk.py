@@ -52,7 +52,7 @@ class Desk:
         self.again()
 
     def again(self) -> None:
-        self.records = Records(self.state.path("jobs")).load(is_taken=self.state.is_taken)
+        self.records = Records(self.state.path("journal")).load()
         self.intake = Intake(self.here.config, self.state, self.records)
         self.answers = Answers(self.state, self.records, self.intake)
 

@@ -11,13 +11,14 @@ import signal
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hpc_batch import config, journal, submitter
+from hpc_batch import config, submitter
+from hpc_batch.journal import Damaged, Journal
 from hpc_cluster import files
 
 TEMPLATES = {
@@ -162,11 +163,11 @@ class World:
             time.sleep(0.1)
 
     def records(self) -> list[dict[str, Any]]:
-        found = []
-        for job in files.names(str(self.state / "jobs")):
-            with suppress(OSError, journal.Damaged):
-                found.append(dict(journal.record_in(str(self.state / "jobs" / job))))
-        return found
+        try:
+            found = Journal(str(self.state / "journal")).read().records()
+            return [dict(record) for _, _, record in sorted(found)]
+        except (OSError, Damaged):
+            return []
 
     def status(self) -> dict[str, Any]:
         value = files.read_json(str(self.state / "status.json"))

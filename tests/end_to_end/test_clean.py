@@ -8,9 +8,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import journals
 import pytest
 from operating import Operator
 from world import World, world
+
+from hpc_batch import journal
 
 FAKEBIN = Path(__file__).resolve().parents[1] / "fakebin"
 
@@ -43,9 +46,9 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def of_jobs(made: World) -> dict[str, bytes]:
-    """Return everything of jobs: records, what is in `.hpc_batch`, and the cluster's side."""
+    """Return everything of jobs but their records: of the dropbox, and the cluster's side."""
     found = {}
-    for root in (made.state / "jobs", made.dropbox, made.workspace):
+    for root in (made.dropbox, made.workspace):
         found.update({f"{root.name}/{name}": data for name, data in tree(root).items()})
     changing = ("clock", "probe", "instance")
     return {name: data for name, data in found.items() if not name.endswith(changing)}
@@ -56,18 +59,17 @@ def test_nothing_of_an_unanswered_job_goes_whatever_state_its_record_is_in(
 ) -> None:
     hold(operate, "whole", "cut", "gone")
     made = operate.world
-    records = {r["name"]: made.state / "jobs" / r["id"] for r in made.records()}
     before = of_jobs(made)
-    records["cut.job"].write_bytes(records["cut.job"].read_bytes()[:40])
-    records["gone.job"].unlink()
+    kept = journals.steps(made.state / "journal")
+    kept = {job: step for job, step in kept.items() if step.record["name"] != "gone.job"}
+    lines = [journal.line(job, step) for job, step in kept.items()]
+    cut = [line[:99] + line[100:] if b"cut.job" in line else line for line in lines]
+    (made.state / "journal").write_bytes(b"".join(cut))
     done = operate("clean", "--older-than", "1s", "--kept")
     assert done.code == 0, done.err
     assert "3 jobs without an answer were left alone" in done.err
-    lost = {"jobs/" + str(records["gone.job"].name), "jobs/" + str(records["cut.job"].name)}
-    after = of_jobs(made)
-    assert {name: data for name, data in before.items() if not name.startswith(tuple(lost))} == {
-        name: data for name, data in after.items() if not name.startswith(tuple(lost))
-    }
+    assert of_jobs(made) == before
+    assert (made.state / "journal").read_bytes() == b"".join(cut)
 
 
 def test_a_state_that_does_not_belong_to_the_dropbox_is_refused(operate: Operator) -> None:

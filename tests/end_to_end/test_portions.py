@@ -35,7 +35,7 @@ def until(here: World, is_done: Callable[[], bool]) -> int:
 
 
 def is_clean(here: World) -> bool:
-    return not os.listdir(here.state / "jobs") and not list(here.dropbox.glob("*.job"))
+    return not here.records() and not list(here.dropbox.glob("*.job"))
 
 
 @pytest.mark.timeout(240)

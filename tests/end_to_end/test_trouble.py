@@ -13,9 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import journals
 import pytest
 from operating import Operator
 from world import world
+
+from hpc_batch import journal
 
 FAKEBIN = Path(__file__).resolve().parents[1] / "fakebin"
 
@@ -112,8 +115,8 @@ def test_a_damaged_status_or_ledger_is_made_anew(operate: Operator) -> None:
 
 
 def test_a_record_that_cannot_be_read_is_its_jobs_trouble(staged: Operator) -> None:
-    (record,) = (staged.world.state / "jobs").iterdir()
-    record.write_bytes(record.read_bytes()[:40])
+    path = staged.world.state / "journal"
+    path.write_bytes(path.read_bytes()[:40])
     staged("pass")
     lines = status(staged)
     assert len(lines) == 2
@@ -242,17 +245,19 @@ def test_a_damaged_record_is_told_and_delays_nobody_else(operate: Operator, dama
     here = operate.world
     here.drop("hurt", "say", args={"words": "x"})
     operate("pass")
-    (record,) = here.state.glob("jobs/*")
-    whole = record.read_text()
-    record.write_text(damage)
+    path = here.state / "journal"
+    ((job, step),) = journals.steps(path).items()
+    content = f"{job} {damage}\n".encode()
+    damaged, whole = b"%08x %s" % (journal.checksum(content), content), journal.line(job, step)
+    path.write_bytes(damaged)
     here.drop("well", "nothing")
     told = operate("pass")
-    assert told.code == 75 and str(record) in told.err and "resume --restored" in told.err
+    assert told.code == 75 and str(path) in told.err and "resume --restored" in told.err
     assert not (here.dropbox / "well.job").exists()
-    record.write_text(whole)
+    path.write_bytes(path.read_bytes() + whole)
     assert operate("pass").code == 0
     assert {r["name"] for r in here.records()} == {"hurt.job", "well.job"}
-    record.write_text(damage)
+    path.write_bytes(damaged)
     restored = operate("resume", "--restored")
     assert "damaged" in restored.out + restored.err
     assert (here.dropbox / "hurt.job").exists()

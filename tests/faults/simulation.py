@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import journals
 from faults.scenarios import Scenario
 from faults.seam import FROZEN, STAGE, Fault, Seam, Shared, die
 from faults.table import LATENESS
@@ -162,12 +163,12 @@ class Simulation:
                 yield "late"
             if not self.frozen and self.is_quiet():
                 return
-        left = [*self.world.state.glob("jobs/*"), *self.world.dropbox.glob("*")]
+        left = [*journals.jobs(self.world.state / "journal"), *self.world.dropbox.glob("*")]
         raise Stuck(f"not done after {ROUNDS} passes: {sorted(map(str, left))}")
 
     def is_quiet(self) -> bool:
         """Tell whether every job is answered and forgotten."""
-        return not list(self.world.state.glob("jobs/*")) and all(
+        return not journals.jobs(self.world.state / "journal") and all(
             self.world.finished(name).exists() for name in self.scenario.names
         )
 

@@ -49,16 +49,15 @@ def test_any_fault_at_any_effect_ends_as_if_undisturbed(name: str) -> None:
 
 
 def test_a_defect_is_found(tmp_path: Path) -> None:
-    """Journals that are emptied first are lost where a pass is killed before the bytes come."""
+    """A journal that is emptied first is lost where a pass is killed before the bytes come."""
     (tmp_path / "sitecustomize.py").write_text(
         "from hpc_cluster import files\n"
-        "def write_ends(contents):\n"
-        "    for path, end, data in contents:\n"
-        "        before = files.read_bytes(path)[:end] if end else b''\n"
-        "        files.write_new(path, before + data)\n"
-        "files.write_ends = write_ends\n"
+        "def write_end(path, end, pieces):\n"
+        "    before = files.read_bytes(path)[:end]\n"
+        "    files.write_new(path, before + b''.join(pieces))\n"
+        "files.write_end = write_end\n"
     )
-    writes = ("--effects=write", "--paths=.*/state/jobs/.*", "--kinds=kill-before", "--sample=2")
+    writes = ("--effects=write", "--paths=.*/state/journal", "--kinds=kill-before", "--sample=2")
     done = sweep("--scenario=rejected", *writes, first=str(tmp_path))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "2 bad" in done.stdout

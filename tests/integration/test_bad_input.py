@@ -139,8 +139,7 @@ def test_an_input_that_changes_after_it_was_taken_is_an_error_of_the_job(here: W
     here.drop("x", "copy", input_map={"source": str(source)}, output_map=outputs)
     assert here.sweep() == 75  # taken, and the cluster is not there
     source.write_text("after!")
-    for record in here.records():
-        journals.told(here.state / "jobs" / record["id"], "127.0.0.1", "")
+    journals.told(here.state / "journal", "127.0.0.1", "")
     here.configure()
     node = here.until("x")["x"]
     assert (node["status"], node["reason"]) == ("error", "stage_in")
@@ -469,7 +468,7 @@ def test_a_drop_that_is_exchanged_after_it_was_chosen_is_answered(here: World, k
     here.drop("x", "say", args={"words": "x"})
     here.sweep()
     (record,) = here.records()
-    journals.told(here.state / "jobs" / record["id"], '"PUBLISHED"', '"ACCEPTED"')
+    journals.told(here.state / "journal", '"PUBLISHED"', '"ACCEPTED"')
     drop = here.dropbox / ".hpc_batch" / f"{record['id']}.drop"
     drop.unlink()
     if kind == "fifo":

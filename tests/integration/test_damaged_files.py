@@ -13,8 +13,8 @@ import journals
 import pytest
 from world import World, world
 
-from hpc_batch import journal
-from hpc_batch.journal import Damaged
+from hpc_batch.journal import Damaged, Step
+from hpc_batch.record import Record
 from hpc_batch.records import Records
 from hpc_cluster import effects
 
@@ -36,9 +36,8 @@ def here(tmp_path: Path) -> Iterator[World]:
 
 
 def spoil(here: World, name: str, damage: str) -> None:
-    """Damage a paper in the one journal."""
-    (path,) = (here.state / "jobs").iterdir()
-    journals.spoil(path, name, damage)
+    """Damage a paper of the one job."""
+    journals.spoil(here.state / "journal", name, damage)
 
 
 def phase(here: World) -> str:
@@ -91,21 +90,21 @@ def ends_well(here: World, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("content", ["", [], {}, {"status": "ok"}, 7, None])
 def test_what_is_no_paper_of_its_kind_is_damaged(tmp_path: Path, content: Any) -> None:
-    records = Records(tmp_path / "jobs")
+    record = Record("J", "STAGING", "x.job", "/dropbox", "host", "/workspace").document()
     for name in ("description", "answer"):
-        path = tmp_path / "jobs" / name
-        journals.begin(path, {})
-        path.write_bytes(journal.line({}, {name: content}) + path.read_bytes())
-        with pytest.raises(Damaged, match=f"{name} is damaged"):
-            records.document(name, name)
+        journals.write(tmp_path / "journal", {"J": Step(record, {name: content})})
+        with pytest.raises(Damaged, match=f"the {name} of J"):
+            Records(tmp_path / "journal").load().document("J", name)
 
 
 def test_a_journal_that_cannot_be_read_now_is_not_damaged(tmp_path: Path) -> None:
-    records = Records(tmp_path / "jobs")
+    record = Record("J", "STAGING", "x.job", "/dropbox", "host", "/workspace").document()
+    journals.write(tmp_path / "journal", {"J": Step(record, {"answer": {}})})
+    records = Records(tmp_path / "journal").load()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "open", failing)
         with pytest.raises(OSError):
-            records.document("j", "answer")
+            records.document("J", "answer")
 
 
 def failing(path: Any, *args: Any, **more: Any) -> int:

@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import journals
 import pytest
@@ -289,11 +290,13 @@ def test_one_job_that_the_cluster_cannot_understand_delays_no_other(
         hpc_env={"scripts": "/nowhere"},
     )
     here.sweep()  # both are taken; the cluster is not there
-    for record in here.records():
-        path = here.state / "jobs" / record["id"]
-        journals.told(path, "127.0.0.1", "")
+    journals.told(here.state / "journal", "127.0.0.1", "")
+
+    def make_odd(record: Any, papers: Any) -> None:
         if record["name"] == "odd.job":
-            journals.rewrite(path, lambda _, papers: papers["description"].update(layout="spiral"))
+            papers["description"]["layout"] = "spiral"
+
+    journals.rewrite(here.state / "journal", make_odd)
     here.configure()
     deadline = time.monotonic() + 60
     while not here.finished("good").exists():
@@ -320,9 +323,10 @@ def test_a_cancelled_job_is_answered_with_its_own_words_after_half_a_check(tmp_p
     with making(tmp_path) as make:
         desk = make("host")
         desk.take()
-        for record in desk.records:  # a check that was cut off while it wrote
-            with (desk.here.state / "jobs" / record.id).open("ab") as journal:
-                journal.write(b'0123abcd {"papers": {"job": "", "scr')
+        with (desk.here.state / "journal").open("ab") as journal:
+            for record in desk.records:  # a check that was cut off while it wrote
+                journal.write(b'0123abcd %s {"dropbox": "/d", "do' % record.id.encode())
+        for record in desk.records:
             (desk.here.dropbox / f"{record.name}.cancel").touch()
     desk.here.sweep()
     for name in NAMES:

@@ -13,16 +13,16 @@ import json
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import journals
 from model.puppet import Puppet, current
 from model.world_state import Output
 from model.world_state import World as State_
 from world import World
 
-from hpc_batch import hosts, journal
+from hpc_batch import hosts
 from hpc_batch.answer import ANSWER_BYTES
 from hpc_batch.collecting import Collecting
 from hpc_batch.errors import RemoteError
@@ -134,7 +134,7 @@ class RealWorld:
         """Forget everything that was in memory, and read it from disk."""
         self.state = State(self.config)
         self.state.begin()
-        self.records = Records(self.state.path("jobs")).load(is_taken=self.state.is_taken)
+        self.records = Records(self.state.path("journal")).load()
         self.sight = Sight()
         self.steps = Steps(
             self.config,
@@ -200,8 +200,6 @@ class RealWorld:
         if path.startswith(str(self.here.workspace)):
             return self._far_effect(name, path, other, args)
         base, there = os.path.basename(path), os.path.lexists(path)
-        if name == "unlink" and os.path.dirname(path) == str(self.here.state / "jobs"):
-            return "remove record"
         if name == "rename" and other.endswith(".drop"):
             return "rename drop"
         if name == "rename" and other.endswith(".finished"):
@@ -218,13 +216,13 @@ class RealWorld:
 
     def _saved(self, path: Path, line: bytes) -> str | None:
         """Name the line of a new phase in a journal; None for all that is written elsewhere."""
-        if path.parent != self.here.state / "jobs":
+        if path != self.here.state / "journal":
             return None
-        phase = journal.last(line, "")[0]["phase"]
-        with suppress(journal.Damaged):
-            if journal.record_in(str(path))["phase"] == phase:
-                return None
-        return f"save {phase}"
+        before = next(iter(self.here.records()), None)
+        if b"{" not in line:
+            return "remove record"
+        phase = json.loads(line[line.index(b"{") :].partition(b"\t")[0])["phase"]
+        return None if before is not None and before["phase"] == phase else f"save {phase}"
 
     def _output_effect(self, name: str, path: str, other: str, args: Any) -> str | None:
         base, there = os.path.basename(path), os.path.lexists(path)
@@ -408,7 +406,7 @@ class RealWorld:
     def seen(self) -> dict[str, Any]:
         """Return the real world as the model's state has it."""
         inner = self.here.dropbox / ".hpc_batch"
-        jobs = files.names(str(self.here.state / "jobs"))
+        jobs = journals.jobs(self.here.state / "journal")
         if jobs:
             self.job = jobs[0]
         answer = inner / f"{self.job}.answer"
@@ -437,8 +435,8 @@ class RealWorld:
         if record and record["phase"] in ("PLACING", "UNPLACING"):
             found["existed"] = tuple(t["existed"] for t in record["targets"])
         if record and record["phase"] in ("ANSWERING", "CLEANING"):
-            path = self.here.state / "jobs" / self.job
-            decided = journal.papers_in(str(path))["answer"]["reason"]
+            (step,) = journals.steps(self.here.state / "journal").values()
+            decided = step.papers["answer"]["reason"]
             known = {"completed": "ok", "pilot_died": "died"}
             found["decided"] = known.get(decided, decided)
         return found

@@ -21,7 +21,7 @@ ROOM = "on_hpc/hpc_cluster/durable.py"
 WRITING = "on_hpc/hpc_cluster/files/writing.py"
 
 DURABLE = re.compile(
-    r"durable\.sync_\w+|files\.(append|overwrite|overwrite_all|reserve_all|replace_all|replace|write_ends)"
+    r"durable\.sync_\w+|files\.(append|overwrite|reserve_all|replace_all|replace|write_end)"
     r"|pilot\.(write|tell)|write|self\._sync|self\._disk\.sync"
     r"|(\w+\.)*_?records\.(save_all|add_all|remove_all)|self\.save_all"
     r"|(self\.)?_?state\.write|self\.write"
@@ -51,15 +51,13 @@ LEFT_OUT = {
     "loading:load_all:durable.sync_folder": "a second time; begin_all has done it",
     "answer:Answers.clean:self._records.remove_all": "a record that comes back is cleaned again",
     "intake:Intake.discard:self.records.remove_all": "the same",
-    "records:Records.remove_all:durable.sync_folder": "the same",
     "operator:pause:files.replace": "an operator's word; status shows whether it is there",
     "slots:_make:durable.sync_file": "of an empty file, for file systems that want it",
     "spool:Spool.begin_all:durable.sync_files": "the same",
     "durable:sync_folders:_sync_file_systems": "without it threads sync each folder",
     "writeback:Writeback._sync:durable.sync_descriptor": "early; the sync at its end does it again",
     "collecting:_fetcher.fetch:durable.sync_descriptor": "early; `collect` does it again",
-    "records:Records.forget_damaged:durable.sync_folder": "damaged, it is told and removed again",
-    "restore:_restored:records.remove_all": "early; `forget_damaged` syncs the same folder",
+    "restore:_restored:records.remove_all": "what comes back is removed again",
     "landing:land:durable.sync_folder": "deploy tells; what is not there is deployed again",
     "landing:_unpack:durable.sync_files": "the same: a digest tells whether an edition is whole",
     "landing:_unpack:durable.sync_folders": "the same",

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import journals
 from preload.library import (
     DISK,
     ERRORS,
@@ -33,8 +34,6 @@ from preload.library import (
 )
 from soak.clocks import hasten
 from world import World
-
-from hpc_cluster import files
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 VARYING = ("id", "start", "end", "attempts", "node", "pilot", "times")
@@ -195,7 +194,7 @@ class Round(World):
         """Tell whether all is answered, and nothing under way."""
         return (
             len(self.answers) >= len(self.NAMES)
-            and not files.names(str(self.state / "jobs"))
+            and not journals.jobs(self.state / "journal")
             and not self.pilots()
         )
 

@@ -95,8 +95,8 @@ ONCE_WRONG = {
     "an input that is not found when it is sent": Fault(
         SUBMITTER, Call.STAT, Act.FAIL, 9, errno.ENOENT, 1, "in/*"
     ),
-    "a record that is not found at first": Fault(
-        SUBMITTER, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 1, "state/jobs/*"
+    "a journal that is not found at first": Fault(
+        SUBMITTER, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 1, "state/journal"
     ),
     "a drop that is not found once it was taken": Fault(
         SUBMITTER, Call.OPEN_READ, Act.FAIL, 1, errno.ENOENT, 1, "dropbox/.hpc_batch/*.drop"

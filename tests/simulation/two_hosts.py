@@ -470,7 +470,7 @@ class TwoHosts:
         raise AssertionError(f"not quiet: {self.picture()}")
 
     def is_quiet(self) -> bool:
-        taken = any(files.names(str(h.here.state / "jobs")) for h in self.hosts.values())
+        taken = any(h.here.records() for h in self.hosts.values())
         return not taken and all(d.answers for d in self.drops)
 
     def check(self, drop: Drop) -> None:

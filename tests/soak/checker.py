@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import journals
 import yaml
 from soak import kinds
 from soak.history import Event, read
@@ -287,7 +288,8 @@ def passes_end_well(evidence: Evidence) -> Iterator[str]:
 def nothing_is_left(evidence: Evidence) -> Iterator[str]:
     """Yield files and folders that should be gone."""
     for host in evidence.hosts:
-        yield from _left(host / "state" / "jobs")
+        for job in journals.jobs(host / "state" / "journal"):
+            yield f"{host.name}: the record of {job} is left"
         yield from _left(host / "dropbox" / ".hpc_batch", SHARED)
         words: Counter[str] = Counter()
         for file in sorted((host / "dropbox").iterdir()):

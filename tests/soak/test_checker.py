@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import journals
 import pytest
 import yaml
 from soak import kinds
 from soak.checker import RULES, check
+
+from hpc_batch.journal import Step
 
 PILOT, OTHER = "a" * 16, "b" * 16
 JOBS = {f"host0-{n}": f"0123abcd-0199aabbccd-{n:016x}" for n in range(1, 8)}
@@ -27,7 +30,7 @@ class Scene:
         self.events: list[dict[str, Any]] = []
         self.journal: list[str] = []
         self.told: list[str] = []
-        for inner in ("out", "dropbox/.hpc_batch", "state/jobs"):
+        for inner in ("out", "dropbox/.hpc_batch", "state"):
             (self.host / inner).mkdir(parents=True)
         for name in ("incoming", "ready", "running", "jobs", "done/0123abcd", f"pilots/{PILOT}"):
             (folder / "workspace" / name).mkdir(parents=True)
@@ -342,7 +345,6 @@ def a_pass_prints_a_traceback(scene: Scene) -> None:
 
 
 LEFT = {
-    "a record": "hosts/host0/state/jobs/J",
     "a drop that was taken": "hosts/host0/dropbox/.hpc_batch/J.drop",
     "a reserved answer": "hosts/host0/dropbox/.hpc_batch/J.answer",
     "what tells of a job in flight": "hosts/host0/dropbox/x.job.submitted",
@@ -359,6 +361,11 @@ LEFT = {
 @pytest.mark.parametrize("path", LEFT.values(), ids=list(LEFT))
 def test_what_is_left_is_found(scene: Scene, path: str) -> None:
     (scene.folder / path).touch()
+    assert set(scene.check()) == {"nothing is left"}
+
+
+def test_a_record_that_is_left_is_found(scene: Scene) -> None:
+    journals.write(scene.host / "state" / "journal", {"J": Step({}, {})})
     assert set(scene.check()) == {"nothing is left"}
 
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import journals
 import pytest
 
-from hpc_batch import config, journal
+from hpc_batch import config
 from hpc_batch.config import Config, Cronjob, Hpc, Limits, Pilot, Remote
 from hpc_batch.explanation import Explanation, explain
+from hpc_batch.journal import Step
 from hpc_batch.reasons import NEXT, is_obstacle, meaning
 from hpc_batch.status import Seen, Status, iso
 
@@ -26,7 +28,7 @@ def ago(seconds: float) -> str:
 def site(tmp_path: Path) -> Config:
     dropbox, state = tmp_path / "dropbox", tmp_path / "state"
     dropbox.mkdir()
-    (state / "jobs").mkdir(parents=True)
+    state.mkdir()
     cronjob = Cronjob(dropbox, tmp_path / "templates", state)
     env = {"workspace": "/w"}
     path = tmp_path / "x.ini"
@@ -117,8 +119,8 @@ def test_the_trouble_of_another_job_is_not(site: Config) -> None:
 
 
 def test_a_time_limit_that_does_not_fit_is_told(site: Config) -> None:
-    text = journal.line({}, {"description": {"time_limit": 3600, "grace_s": 30}})
-    (site.cronjob.state / "jobs" / J).write_bytes(text)
+    description = {"time_limit": 3600, "grace_s": 30}
+    journals.write(site.cronjob.state / "journal", {J: Step({}, {"description": description})})
     left = {**RUNNING, "end_of_walltime": time.time() + 600}
     assert "1 h with grace" in explained(site, service={"pilots": [pilot(**left)]}).why.replace(
         "1 h 30 s", "1 h"

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from world import World
 
-from hpc_batch import tidying
+from hpc_batch import journal, tidying
+from hpc_batch.journal import Step
+from hpc_batch.record import Record
 from hpc_batch.records import Records
 from hpc_batch.report import Report
 from hpc_batch.session import Swept
@@ -44,10 +46,12 @@ class Cluster:
 
 @pytest.fixture
 def here(tmp_path: Path) -> World:
-    """A world with a record that was cut, one that is gone but for its drop, and rubbish."""
+    """A world with a record, one that was cut, one that is gone but for its answer, and rubbish."""
     made = World(tmp_path)
     made.sweep()
-    (made.state / "jobs" / job(1)).write_bytes(b'0123abcd {"papers": {}, "rec')
+    record = Record(job(1), "PUBLISHED", "x.job", "/dropbox", "host", "/workspace").document()
+    cut = b'0123abcd %s {"dropbox": "/dr' % job(2).encode()
+    (made.state / "journal").write_bytes(journal.line(job(1), Step(record, {})) + cut)
     inner = made.dropbox / ".hpc_batch"
     (inner / f"{job(2)}.drop").write_text("script: say\n")
     (inner / f"{job(3)}.answer").write_text("{}\n")
@@ -60,10 +64,10 @@ def test_a_pass_has_the_cluster_leave_every_job_alone_that_may_have_no_answer(
 ) -> None:
     cluster: Any = Cluster()
     with hold(here.config) as state:
-        records, ledger = Records(state.path("jobs")).load(), Ledger(state)
+        records, ledger = Records(state.path("journal")).load(), Ledger(state)
         upkeep = Upkeep(here.config, state, records, Report(here.config, state), ledger)
         upkeep._ask_for_a_sweep(cluster)
-    assert len(records) == 0
+    assert [record.id for record in records] == [job(1)]
     assert cluster.known == [[job(1), job(2), job(3)]]
 
 

@@ -29,7 +29,7 @@ def test_calls_that_make_durable_are_found_on_both_sides() -> None:
     for name in (
         "answer:Answers.answer:durable.sync_files",
         "spool:Spool.finish_all:self._sync",
-        "records:Records.save_all:files.write_ends",
+        "journal:Journal.append:files.write_end",
         "writing:append:effects.fsync",
     ):
         assert name in found

@@ -107,7 +107,7 @@ class Cluster:
         return Staged(ready=batch)
 
     def begin_publish(self, jobs: dict[str, str]) -> Any:
-        on_disk = Records(self._begun.state.path("jobs")).load()
+        on_disk = Records(self._begun.state.path("journal")).load()
         assert {on_disk[job].phase for job in jobs} == {"PUBLISHING"}
         self.published.update(jobs)
         return self

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ import pytest
 from watched import Watched
 
 from hpc_batch import journal
-from hpc_batch.journal import Damaged
+from hpc_batch.journal import SLACK, Damaged, Step
 from hpc_batch.record import Phase, Record
-from hpc_batch.records import LONG, Records
+from hpc_batch.records import Records
 from hpc_cluster import effects, files
 
 J = "0123abcd-0199aabbccd-0123456789abcdef"
+OTHER = "0123abcd-0199aabbccd-0123456789abcdee"
 
 
 def record(phase: Phase = "INTENT", job: str = J) -> Record:
@@ -25,21 +25,33 @@ def record(phase: Phase = "INTENT", job: str = J) -> Record:
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> Records:
+def path(tmp_path: Path) -> Path:
+    """An empty journal."""
+    files.append(str(tmp_path / "journal"), b"")
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def records(path: Path) -> Records:
     """One job that was checked."""
-    made = Records(tmp_path / "jobs").load()
-    made.add_all([record()])
+    made = Records(path).load()
+    made.save_all([record()])
     made.save_all([record("STAGING")], {J: {"job": "script: say\n", "script": "echo\n"}})
     return made
 
 
-def again(records: Records, is_taken: Callable[[str], bool] = lambda job: True) -> Records:
+def again(path: Path) -> Records:
     """Return what the next pass reads."""
-    return Records(Path(records.path(J)).parent).load(is_taken=is_taken)
+    return Records(path).load()
 
 
-def test_the_last_whole_line_counts_wherever_the_next_one_was_cut(records: Records) -> None:
-    path = Path(records.path(J))
+def phases(path: Path) -> dict[str, Phase]:
+    return {one.id: one.phase for one in again(path)}
+
+
+def test_the_last_whole_line_counts_wherever_the_next_one_was_cut(
+    path: Path, records: Records
+) -> None:
     before = path.read_bytes()
     records.save_all([record("PUBLISHING")], {J: {"script": "other\n"}})
     after = path.read_bytes()
@@ -47,97 +59,180 @@ def test_the_last_whole_line_counts_wherever_the_next_one_was_cut(records: Recor
     for end in range(len(before), len(after) - 1):
         for tail in (b"", b"\0" * (len(after) - end), b"\0" * (len(after) - end - 1) + b"\n"):
             path.write_bytes(after[:end] + tail)
-            found = again(records)
+            found = again(path)
             assert (found[J].phase, found.script(J)) == ("STAGING", b"echo\n")
     path.write_bytes(after)
-    assert again(records)[J].phase == "PUBLISHING"
+    assert again(path)[J].phase == "PUBLISHING"
 
 
-def test_what_follows_a_line_that_was_cut_counts(records: Records) -> None:
-    path = Path(records.path(J))
+def test_each_line_of_a_batch_counts_by_itself(path: Path, records: Records) -> None:
+    """What was not synced is on a disk in any order, and in parts."""
+    records.save_all([record(job=OTHER)])
+    before = path.read_bytes()
+    records.save_all([record("PUBLISHED"), record("ACCEPTED", OTHER)])
+    first, second = path.read_bytes()[len(before) :].splitlines(keepends=True)
+    for end in range(len(first) - 1):
+        path.write_bytes(before + first[:end] + b"\0" * (len(first) - end - 1) + b"\n" + second)
+        assert phases(path) == {J: "STAGING", OTHER: "ACCEPTED"}
+        assert again(path).script(J) == b"echo\n"
+    path.write_bytes(before + first + second[:-9])
+    assert phases(path) == {J: "PUBLISHED", OTHER: "INTENT"}
+
+
+@pytest.mark.parametrize("tail", [b"x" * 5000, b"x\ny\n" * 900, b"0123abcd " + J.encode() + b" {"])
+def test_what_follows_a_line_that_was_cut_counts(path: Path, records: Records, tail: bytes) -> None:
     with path.open("ab") as file:
-        file.write(b'0123abcd {"papers": {"job": "' + b"x" * 5000)
-    found = again(records)
+        file.write(tail)
+    found = again(path)
     found.save_all([record("PUBLISHING")])
     found.save_all([record("PUBLISHED")])
-    assert again(records)[J].phase == "PUBLISHED"
-    assert again(records).job_file(J) == b"script: say\n"
+    assert again(path)[J].phase == "PUBLISHED"
+    assert again(path).job_file(J) == b"script: say\n"
 
 
-def test_of_a_paper_the_newest_counts_and_older_ones_stay(records: Records) -> None:
+def test_of_a_paper_the_newest_counts_and_older_ones_stay(path: Path, records: Records) -> None:
     records.save_all([record("ANSWERING")], {J: {"script": "newer\n"}})
-    assert again(records).script(J) == b"newer\n"
-    assert again(records).job_file(J) == b"script: say\n"
+    for found in (records, again(path)):
+        assert found.script(J) == b"newer\n"
+        assert found.job_file(J) == b"script: say\n"
 
 
 def test_an_older_paper_is_not_believed_where_a_damaged_line_may_have_held_a_newer_one(
-    records: Records,
+    path: Path, records: Records
 ) -> None:
-    path = Path(records.path(J))
-    begin = len(path.read_bytes())
+    begin = path.stat().st_size
     records.save_all([record("PLACING")], {J: {"script": "newer\n"}})
-    end = len(path.read_bytes())
+    end = path.stat().st_size
     records.save_all([record("ANSWERING")])
     data = bytearray(path.read_bytes())
-    data[begin + 20 : end - 20] = b"\xff" * (end - begin - 40)
+    data[begin + 60 : end - 20] = b"\xff" * (end - begin - 80)
     path.write_bytes(data)
-    assert again(records)[J].phase == "ANSWERING"
-    with pytest.raises(Damaged, match="its script"):
-        again(records).script(J)
+    assert again(path)[J].phase == "ANSWERING"
+    with pytest.raises(Damaged, match=f"the script of {J}"):
+        again(path).script(J)
 
 
-@pytest.mark.parametrize("text", [b"", b"0123abcd {}", b"\0" * 500, b"[]\n", b"00000000 \n"])
-def test_an_intent_that_never_was_durable_is_nobodys_trouble(records: Records, text: bytes) -> None:
-    path = Path(records.path(J))
-    path.write_bytes(text)
-    assert list(again(records).damaged) == [J]
-    assert path.exists()
-    assert not again(records, lambda job: False).damaged
-    assert not path.exists()
+def test_a_job_that_is_forgotten_stays_so(path: Path, records: Records) -> None:
+    records.save_all([record(job=OTHER)])
+    records.remove_all([records[J]])
+    assert [one.id for one in records] == [OTHER]
+    assert phases(path) == {OTHER: "INTENT"}
+    records.save_all([record()])
+    assert phases(path) == {OTHER: "INTENT", J: "INTENT"}
+    with pytest.raises(Damaged):
+        again(path).script(J)
 
 
-def test_a_folder_in_a_journals_place_is_damage(records: Records) -> None:
-    path = Path(records.path(J))
-    path.unlink()
-    path.mkdir()
-    found = again(records)
-    assert list(found.damaged) == [J]
-    assert found.forget_damaged() == [J]
-    assert not path.exists()
-    (path / "record.json").mkdir(parents=True)
-    assert not again(records, lambda job: False).damaged
-    assert not path.exists()
+def test_damage_hurts_one_job_only(path: Path, records: Records) -> None:
+    records.save_all([record(job=OTHER)])
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    assert phases(path) == {J: "STAGING", OTHER: "INTENT"}
+    assert b"\n%08x " % journal.checksum(bytes(data[9 : data.index(b"\n") + 1])) not in data
+    assert path.read_bytes().count(b"\n") == 2, "what is damaged is not kept"
 
 
-def test_a_journal_that_was_cut_while_a_pass_works_is_not_written_to(records: Records) -> None:
-    path = Path(records.path(J))
+def test_what_is_no_record_is_damage_of_one_job(path: Path, records: Records) -> None:
+    with path.open("ab") as file:
+        file.write(journal.line(OTHER, Step({"protocol": 99}, {})))
+    found = again(path)
+    assert list(found.damaged) == [OTHER]
+    assert J in found
+    assert found.forget_damaged() == [OTHER]
+    assert phases(path) == {J: "STAGING"}
+    assert not again(path).damaged
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "missing", "fifo"])
+def test_without_a_journal_nothing_is_known(path: Path, records: Records, kind: str) -> None:
+    path.rename(path.with_name("other"))
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("other")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    with pytest.raises(Damaged):
+        again(path)
+    with pytest.raises(OSError):
+        records.save_all([record("PUBLISHED")])
+
+
+def test_a_journal_that_was_cut_while_a_pass_works_is_not_written_to(
+    path: Path, records: Records
+) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
     with pytest.raises(OSError):
         records.save_all([record("PUBLISHING")])
     assert path.read_bytes() == whole[:-10]
-    assert records[J].phase == "INTENT"  # as far as the disk knows
 
 
-def test_a_journal_does_not_grow_without_bounds(records: Records) -> None:
-    path = Path(records.path(J))
-    for _ in range(40):
+@pytest.mark.parametrize("is_big", [False, True])
+def test_a_journal_does_not_grow_without_bounds(path: Path, records: Records, is_big: bool) -> None:
+    records.save_all([record(job=OTHER)], {OTHER: {"job": "x" * 3 * SLACK * is_big}})
+    for _ in range(80):
         records.save_all([record("PUBLISHED")], {J: {"answer": {"stdout": "x" * 100_000}}})
-    assert path.stat().st_size < LONG + 200_000
-    assert again(records)[J].phase == "PUBLISHED"
-    assert again(records).job_file(J) == b"script: say\n"
-    path.with_name(J + journal.NEW).write_bytes(b"0123")  # killed before it took the other's place
-    assert len(again(records)) == 1
-    assert os.listdir(path.parent) == [J]
+    assert path.stat().st_size < SLACK + 400_000 + 6 * SLACK * is_big
+    assert again(path)[J].phase == "PUBLISHED"
+    assert again(path).job_file(J) == b"script: say\n"
+    assert len(again(path).job_file(OTHER)) == 3 * SLACK * is_big
+    records.remove_all([*records])
+    again(path)
+    assert path.stat().st_size < SLACK
 
 
 def test_a_journal_that_is_written_anew_is_durable_before_it_takes_the_old_ones_place(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpc_batch.records.LONG", 0)
+    monkeypatch.setattr("hpc_batch.journal.SLACK", -(1 << 20))
     disk = Watched(monkeypatch)
     records.save_all([record("PUBLISHED")])
+    records.save_all([record("PLACING")])
     assert (disk.early, disk.pending()) == ([], [])
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("effect", ["open", "write", "fsync", "rename"])
+def test_a_journal_that_cannot_be_written_anew_stays(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    records: Records,
+    code: int,
+    late: bool,
+    effect: str,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("hpc_batch.journal.SLACK", -(1 << 20))
+        found = again(path)
+    real, failed = getattr(effects, effect), []
+
+    def fails(first: Any, *more: Any) -> Any:
+        name = f"/proc/self/fd/{first}" if isinstance(first, int) else first
+        name = os.path.realpath(os.fsdecode(name))
+        if failed or not name.endswith(".new"):
+            return real(first, *more)
+        failed.append(name)
+        if late:
+            real(first, *more)
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(effects, effect, fails)
+        patch.setattr("hpc_batch.journal.SLACK", -(1 << 20))
+        if code == errno.ENOSPC:
+            found.save_all([record("PUBLISHED")])
+        else:
+            with pytest.raises(OSError):
+                found.save_all([record("PUBLISHED")])
+    assert failed
+    assert found[J].phase == ("PUBLISHED" if code == errno.ENOSPC else "STAGING")
+    assert phases(path) == {J: found[J].phase}
+    found.save_all([record("PLACING")])
+    assert phases(path) == {J: "PLACING"}
+    assert again(path).script(J) == b"echo\n"
 
 
 def test_what_a_disk_has_failed_to_write_is_written_again_before_it_counts(
@@ -173,41 +268,24 @@ def test_what_a_disk_has_failed_to_write_is_written_again_before_it_counts(
 
 @pytest.mark.parametrize("phase", ["INTENT", "PUBLISHING", "PLACING", "UNPLACING", "ANSWERING"])
 def test_what_a_killed_pass_wrote_is_durable_before_it_is_acted_on(
-    records: Records, monkeypatch: pytest.MonkeyPatch, phase: Phase
+    path: Path, records: Records, monkeypatch: pytest.MonkeyPatch, phase: Phase
 ) -> None:
     records.save_all([record(phase)])
-    synced: list[str] = []
+    written, synced = [], []
+    real = effects.pwrite
+    monkeypatch.setattr(
+        effects, "pwrite", lambda *args: written.append(bytes(args[1])) or real(*args)
+    )
     monkeypatch.setattr(
         effects, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}"))
     )
-    again(records)
-    assert synced == [records.path(J), os.path.dirname(records.path(J))]
-
-
-@pytest.mark.parametrize("fails", ["journal", "folder"])
-def test_an_intent_whose_name_may_be_lost_is_left_to_the_next_pass(
-    records: Records, monkeypatch: pytest.MonkeyPatch, fails: str
-) -> None:
-    other = J.replace("0123abcd", "0123abce")
-    real, failed = effects.fsync, []
-
-    def failing(descriptor: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        if os.path.isdir(path) or (fails == "journal" and not failed):
-            failed.append(path)
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        real(descriptor)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(effects, "fsync", failing)
-        with pytest.raises(OSError):
-            records.add_all([record(job=other)])
-    assert other not in records
-    assert again(records)[other].phase == "INTENT"
+    again(path)
+    assert written == [path.read_bytes().splitlines(keepends=True)[-1]]
+    assert synced == [str(path.parent), str(path)]
 
 
 def test_a_journal_that_cannot_be_made_durable_is_left_to_the_next_pass(
-    records: Records, monkeypatch: pytest.MonkeyPatch
+    path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -217,10 +295,10 @@ def test_a_journal_that_cannot_be_made_durable_is_left_to_the_next_pass(
         with pytest.raises(OSError):
             records.save_all([record("PUBLISHING")])
     assert J not in records
-    assert again(records)[J].phase == "PUBLISHING"
+    assert again(path)[J].phase == "PUBLISHING"
 
 
-def test_names_and_texts_of_any_bytes_come_back(records: Records) -> None:
+def test_names_and_texts_of_any_bytes_come_back(path: Path, records: Records) -> None:
     text = bytes(range(256))
     records.save_all([record("STAGING")], {J: {"job": files.from_bytes(text)}})
-    assert again(records).job_file(J) == text
+    assert again(path).job_file(J) == text

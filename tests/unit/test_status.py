@@ -14,6 +14,7 @@ import journals
 import pytest
 
 from hpc_batch import jobfile, status
+from hpc_batch.journal import Step
 from hpc_batch.selection import NoSuchJob, select
 from hpc_batch.status import Seen
 
@@ -160,12 +161,13 @@ def test_a_job_that_was_answered_after_the_status_was_written_is_shown_once(
 def test_a_job_that_was_taken_after_the_status_was_written_is_known_by_its_record(
     service: Service,
 ) -> None:
+    steps = {}
     for number, phase in enumerate(
         ["INTENT", "ACCEPTED", "STAGING", "PUBLISHING", "PUBLISHED", "PLACING", "CLEANING"]
     ):
         record = {"id": identity(number), "phase": phase, "name": f"{phase}.job", "script": ""}
-        journals.begin(service.state / "jobs" / identity(number), record)
-    (service.state / "jobs" / identity(99)).touch()  # being made
+        steps[identity(number)] = Step(record, {})
+    journals.write(service.state / "journal", steps)
     assert service.states() == {
         "ACCEPTED.job": "accepted",
         "STAGING.job": "staging",

@@ -31,7 +31,7 @@ class Passes:
             for entry in kept.values():
                 entry["at"] -= later_s
             state.show("trouble.json", kept)
-            ledger, records = Ledger(state), Records(state.path("jobs"))
+            ledger, records = Ledger(state), Records(state.path("journal"))
             report = Report(self._here.config, state)
             upkeep = Upkeep(self._here.config, state, records, report, ledger)
             upkeep._take_in(Pilots((), (), (), None, silent))

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from hpc_batch import journal, settling
+from hpc_batch import settling
 from hpc_batch.amounts import amount, span
 from hpc_batch.config import Config
-from hpc_batch.journal import Damaged
+from hpc_batch.journal import Damaged, Journal
 from hpc_batch.listing import look, unanswerable
 from hpc_batch.reasons import NEXT, is_obstacle, meaning
 from hpc_batch.status import STALE, Seen, Status, moment, next_try
@@ -344,17 +344,17 @@ class _Case:
         return float(limit) + float(found.get("grace_s") or 0) if limit else 0.0
 
     def _description(self) -> Mapping[str, Any]:
-        return self._of_job(lambda path: journal.papers_in(path).get("description"))
+        return self._of_job(lambda journal, job: journal.paper(job, "description"))
 
     def _record(self) -> Mapping[str, Any]:
-        return self._of_job(journal.record_in)
+        return self._of_job(Journal.record)
 
-    def _of_job(self, read: Callable[[str], Any]) -> Mapping[str, Any]:
-        """Return what is read in this job's journal; {} when it is not to be had."""
+    def _of_job(self, read: Callable[[Journal, str], Any]) -> Mapping[str, Any]:
+        """Return what is read of this job in the journal; {} when it is not to be had."""
         if self.config is None or not self.job.id:
             return {}
         try:
-            found = read(str(self.config.cronjob.state / "jobs" / self.job.id))
+            found = read(Journal(str(self.config.cronjob.state / "journal")).read(), self.job.id)
         except (OSError, Damaged):
             return {}  # RACE: answered meanwhile; or not ours to read.
         return found if isinstance(found, Mapping) else {}

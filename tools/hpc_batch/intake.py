@@ -39,7 +39,7 @@ class Intake:
         new = [self._intent(drop) for drop in drops]
         if not new:
             return []
-        self.records.add_all(new)
+        self.records.save_all(new)
         return self.accept(new)
 
     def _intent(self, drop: Drop) -> Record:

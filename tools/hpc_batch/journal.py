@@ -1,15 +1,19 @@
-"""A journal: the one file of a job in the state folder, `state/jobs/J`, a line for each step.
+"""The journal: the one file of all records of a state folder, `state/journal`, a line a step.
 
-    CRC32 {"papers": {"answer": …}, "record": {…}}
+    CRC32 J {"phase": …}\tanswer\t{…}
+    CRC32 J
 
-A line holds the whole record as it is from then on, and the papers that the step wrote (the job
-file as it was read, the description, the script, the answer); older lines keep older papers. It
-ends with a newline and begins with the checksum of its JSON in eight hexadecimal digits, so that of
-a line which a kill, a full disk or a power cut has left in part nothing is believed: the last whole
-line counts, and the next one takes the place of whatever stands behind it.
+A line holds the whole record of job J as it is from then on and, between tabulators, the names and
+contents of the papers that the step wrote (the job file as it was read, the description, the
+script, the answer); older lines of J keep older papers. A line with nothing behind J forgets it.
 
-A step is one write and one sync, and makes no name and removes none: the cost of a file system's
-names is paid once for a job.
+Each line ends with a newline and begins with the checksum of what follows it, in eight hexadecimal
+digits, so that of a line that a kill, a full disk or a power cut has left in part nothing is
+believed: the last whole line of a job counts, and the next step is written behind the last whole
+line of all.
+
+A step of any number of jobs is one write and one sync, and makes no name and removes none. A
+journal that is mostly lines that no longer count is written anew.
 """
 
 from __future__ import annotations
@@ -17,30 +21,281 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
+import re
+import sys
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from hpc_cluster import files
+from hpc_batch.errors import StorageError
+from hpc_cluster import durable, files
 
-PAPERS = ("job", "script", "description", "answer")
-"""What is written along with records."""
+SLACK = 1 << 20
+"""So many bytes of lines that no longer count are always kept."""
+
+OF_A_JOB = re.compile(rb"[0-9a-f]{8} ([0-9A-Za-z-]{1,64})[ \n]")
+"""How a line begins."""
+
 
 NEW = ".new"
-"""Ends the name of a journal that is being written anew, shorter."""
+"""Ends its name while it is being written anew."""
 
 
-class Damaged(Exception):
-    """A journal, or a paper in it, is missing, cut or overwritten."""
+class Damaged(StorageError):
+    """The journal, or a paper in it, is missing, cut or overwritten."""
 
     def __init__(self, path: str, why: str = "") -> None:
         super().__init__(f"{path} is damaged" + (f" ({why})" if why else ""))
         self.path = path
 
 
-def line(record: Mapping[str, Any], papers: Mapping[str, Any]) -> bytes:
-    """Return the line of a step."""
-    content = files.to_json({"papers": papers, "record": record})
+class Step(NamedTuple):
+    """What a step writes of one job."""
+
+    record: Mapping[str, Any]
+    papers: Mapping[str, Any]
+
+    def fields(self) -> dict[str, bytes]:
+        """Return the JSON of the record (named "") and of each paper."""
+        found = {"": self.record, **self.papers}
+        return {name: files.to_json(value)[:-1] for name, value in found.items()}
+
+
+class _Span(NamedTuple):
+    """Where a line stands."""
+
+    begin: int
+    end: int
+
+
+@dataclass
+class _Lines:
+    """The lines of one job that count."""
+
+    last: _Span
+    papers: dict[str, _Span] = field(default_factory=dict)
+    """Of each paper the one that holds it."""
+
+    def spans(self) -> set[_Span]:
+        """Return all lines that count."""
+        return {self.last, *self.papers.values()}
+
+
+class Journal:
+    """What stands in a journal: as far as it was read, and as it was written since."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lines: dict[str, _Lines] = {}
+        self._end = 0
+        """Where the last whole line ends."""
+        self._has_damage = False
+        self._limit = SLACK
+        """When it is longer, it is counted how much of it is needed."""
+        self._unsure: int | None = None
+        """From where on the disk may hold something else than is known here."""
+
+    def read(self) -> Journal:
+        """Read all of it; return this journal. Raises OSError, and Damaged where it is no file."""
+        try:
+            files.twice(self._read_from, 0)
+        except FileNotFoundError:
+            raise Damaged(self.path, "it is missing") from None
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ELOOP):
+                raise Damaged(self.path, "it is no file") from None
+            raise
+        self._limit = 2 * self._needed() + SLACK
+        return self
+
+    def _read_from(self, begin: int) -> None:
+        if begin == 0:
+            self._lines, self._has_damage = {}, False
+        self._end = begin
+        damaged: set[str | None] = set()
+        for text in files.lines(self.path, begin):
+            end = begin + len(text)
+            job = _job_of(text)
+            if job is not None and _is_whole(text):
+                if damaged:
+                    self._has_damage = True
+                if job in damaged and job in self._lines:
+                    self._lines[job].papers.clear()  # There may have been newer ones.
+                damaged.discard(job)
+                self._note(job, _Span(begin, end), _papers_in(job, text))
+            else:
+                damaged.add(job)
+            begin = end
+
+    def _note(self, job: str, span: _Span, papers: Sequence[str] | None) -> None:
+        """Count a whole line, which holds these papers; None: it forgets the job."""
+        self._end = span.end
+        if papers is None:
+            self._lines.pop(job, None)
+            return
+        lines = self._lines.setdefault(job, _Lines(span))
+        lines.last = span
+        lines.papers.update(dict.fromkeys(papers, span))
+
+    def _needed(self) -> int:
+        """Return how many bytes count."""
+        return sum(end - begin for one in self._lines.values() for begin, end in one.spans())
+
+    # ---- asking ------------------------------------------------------------------------------
+
+    def jobs(self) -> list[str]:
+        """Return the jobs with a record."""
+        return list(self._lines)
+
+    def records(self) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+        """Yield each job, where its record stands, and that; {} for what no pass has written.
+
+        Raises OSError.
+        """
+        lasts = {lines.last.begin: job for job, lines in self._lines.items()}
+        begin = 0
+        for text in files.lines(self.path):
+            job = lasts.get(begin)
+            if job is not None:
+                document: Mapping[str, Any] = {}
+                with contextlib.suppress(Damaged):
+                    document = self._parsed(job, "", self._fields(job, text))
+                yield job, begin, document
+            begin += len(text)
+
+    def record(self, job: str) -> Mapping[str, Any]:
+        """Return the record of a job. Raises Damaged, OSError."""
+        if job not in self._lines:
+            raise Damaged(self.path, f"it says nothing of {job}")
+        found: dict[str, Any] = self._parsed(job, "", self._at(job, self._lines[job].last))
+        return found
+
+    def paper(self, job: str, name: str) -> Any:
+        """Return the newest of a job's papers that has this name.
+
+        Raises OSError, and Damaged when there is none, and when a damaged line may have held a
+        newer one.
+        """
+        if job not in self._lines or name not in self._lines[job].papers:
+            raise Damaged(self.path, f"the {name} of {job}")
+        return self._parsed(job, name, self._at(job, self._lines[job].papers[name]))
+
+    def papers(self, job: str) -> dict[str, Any]:
+        """Return the newest of each of a job's papers. Raises Damaged, OSError."""
+        papers = self._lines[job].papers if job in self._lines else {}
+        return {name: self._parsed(job, name, self._at(job, at)) for name, at in papers.items()}
+
+    def _at(self, job: str, span: _Span) -> dict[str, bytes]:
+        return self._fields(job, files.twice(files.read_span, self.path, *span))
+
+    def _fields(self, job: str, text: bytes) -> dict[str, bytes]:
+        """Return the JSON of the record (named "") and of each paper in a line."""
+        if _job_of(text) != job or not _is_whole(text):
+            raise Damaged(self.path, f"a line of {job}")
+        record, *rest = text[10 + len(job) : -1].split(b"\t")
+        return {"": record, **dict(zip(map(bytes.decode, rest[::2]), rest[1::2]))}
+
+    def _parsed(self, job: str, name: str, fields: Mapping[str, bytes]) -> Any:
+        """Return a paper, or the record."""
+        try:
+            return json.loads(fields[name])
+        except (ValueError, KeyError):
+            raise Damaged(self.path, f"the {name or 'record'} of {job}") from None
+
+    # ---- writing -----------------------------------------------------------------------------
+
+    def append(self, steps: Mapping[str, Step | None]) -> None:
+        """Write a step of many jobs, durably; None forgets a job.
+
+        Raises OSError; then `make_sure` tells what has become of it.
+        """
+        self.make_sure()
+        if self._end > self._limit:
+            self.shorten()
+        self._unsure = self._end
+        lines = _Written(self._end)
+        files.write_end(
+            self.path,
+            self._end,
+            (lines.add(j, step and step.fields()) for j, step in steps.items()),
+        )
+        self._unsure = None
+        for written in lines.written:
+            self._note(*written)
+
+    def make_sure(self, since: int | None = None) -> None:
+        """Let what the disk holds count after a failure, once it has said that this is durable.
+
+        `since` is a place from where on somebody else, who was killed, may have failed. What a disk
+        has failed to write once is not on it though a second sync is well, so it is written once
+        more. Raises OSError.
+        """
+        if self._unsure is not None:
+            self._read_from(self._unsure)
+            since = self._unsure
+        if since is not None:
+            self._unsure = since
+            durable.sync_folder(os.path.dirname(self.path))
+            text = files.read_span(self.path, since, self._end)
+            files.write_end(self.path, since, [text])
+            self._unsure = None
+
+    def shorten(self) -> None:
+        """Write it anew if most of it does not count, or some is damaged. Raises OSError."""
+        self._limit = 2 * self._needed() + SLACK
+        if self._end <= self._limit and not self._has_damage:
+            return
+        lines = _Written(0)
+        text = b"".join(lines.add(job, self._needed_of(job)) for job in self._lines)
+        self._unsure = 0
+        try:
+            files.replace(self.path, text, suffix=NEW)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            files.unlink(self.path + NEW)
+            self.make_sure()
+            self._limit = 2 * self._end
+            return
+        self._unsure = None
+        self._lines, self._has_damage, self._end = {}, False, 0
+        for written in lines.written:
+            self._note(*written)
+
+    def _needed_of(self, job: str) -> dict[str, bytes]:
+        """Return the record and the papers of a job as they stand there."""
+        lines = self._lines[job]
+        papers = {name: self._at(job, span)[name] for name, span in lines.papers.items()}
+        return {"": self._at(job, lines.last)[""], **papers}
+
+
+class _Written:
+    """Lines that are being written, from a place in the journal on."""
+
+    def __init__(self, begin: int) -> None:
+        self._end = begin
+        self.written: list[tuple[str, _Span, Sequence[str] | None]] = []
+
+    def add(self, job: str, fields: Mapping[str, bytes] | None) -> bytes:
+        """Return one more line."""
+        text = _line(job, fields)
+        begin, self._end = self._end, self._end + len(text)
+        self.written.append((job, _Span(begin, self._end), _papers_in(job, text)))
+        return text
+
+
+def line(job: str, step: Step | None) -> bytes:
+    """Return the line of a step of one job; None forgets it."""
+    return _line(job, step and step.fields())
+
+
+def _line(job: str, fields: Mapping[str, bytes] | None) -> bytes:
+    content = job.encode() + b"\n"
+    if fields is not None:
+        papers = [b"\t%s\t%s" % (name.encode(), fields[name]) for name in fields if name]
+        content = b"%s %s%s\n" % (job.encode(), fields[""], b"".join(papers))
     return b"%08x %s" % (checksum(content), content)
 
 
@@ -49,63 +304,17 @@ def checksum(content: bytes) -> int:
     return zlib.crc32(content)
 
 
-def read(path: str) -> bytes:
-    """Return what is in a journal. Raises Damaged where it is no file, and OSError."""
-    try:
-        return files.twice(files.read_bytes, path)
-    except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ELOOP):
-            raise Damaged(path, "it is no file") from None
-        raise
+def _papers_in(job: str, text: bytes) -> Sequence[str] | None:
+    """Return which papers are in a whole line of a job; None: it forgets the job."""
+    if len(text) == len(job) + 10:
+        return None
+    return [sys.intern(name.decode()) for name in text.split(b"\t")[1::2]]
 
 
-def record_in(path: str) -> Mapping[str, Any]:
-    """Return the record in a journal. Raises Damaged, OSError."""
-    return last(read(path), path)[0]
+def _is_whole(text: bytes) -> bool:
+    return text[-1:] == b"\n" and text[:9] == b"%08x " % checksum(text[9:])
 
 
-def papers_in(path: str) -> dict[str, Any]:
-    """Return the newest of each of a job's papers. Raises Damaged, OSError."""
-    data = read(path)
-    found = {}
-    for name in PAPERS:
-        with contextlib.suppress(Damaged):
-            found[name] = paper(data, name, path)
-    return found
-
-
-def last(data: bytes, path: str) -> tuple[Mapping[str, Any], int]:
-    """Return the record of the last whole line, and where that ends. Raises Damaged."""
-    for content, end in _backwards(data):
-        if content is not None:
-            record: dict[str, Any] = json.loads(content)["record"]
-            return record, end
-    raise Damaged(path, "no line of it is whole")
-
-
-def paper(data: bytes, name: str, path: str) -> Any:
-    """Return the newest of a job's papers that has this name.
-
-    Raises Damaged when there is none, and when a damaged line may have held a newer one.
-    """
-    whole = False
-    for content, _ in _backwards(data):
-        if content is None and whole:
-            break
-        whole = whole or content is not None
-        if content is None or content.startswith(b'{"papers": {},'):
-            continue
-        value = json.loads(content)["papers"].get(name)
-        if value is not None:
-            return value
-    raise Damaged(path, f"its {name}")
-
-
-def _backwards(data: bytes) -> Iterator[tuple[bytes | None, int]]:
-    """Yield the JSON of each line, the last one first, and where it ends; None: it is not whole."""
-    end = data.rfind(b"\n") + 1
-    while end:
-        begin = data.rfind(b"\n", 0, end - 1) + 1
-        known, _, content = data[begin:end].partition(b" ")
-        yield content if known == b"%08x" % checksum(content) else None, end
-        end = begin
+def _job_of(text: bytes) -> str | None:
+    found = OF_A_JOB.match(text)
+    return found.group(1).decode() if found else None

@@ -26,7 +26,7 @@ def restore(config: Config) -> list[str]:
     """Bring a restored state folder and its dropbox together again; return what was done."""
     with hold(config, WHOLE_S if config.cronjob.linger else 0) as state:
         state.adopt()
-        records = Records(state.path("jobs")).load(is_taken=state.is_taken)
+        records = Records(state.path("journal")).load()
         check_home(records, config)
         return list(_restored(config, state, records))
 

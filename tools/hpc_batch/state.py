@@ -8,7 +8,7 @@ lose or repeat jobs; it is refused until the operator says `hpc-batch resume --r
 
     state/                              dropbox/.hpc_batch/
       lock  machine  trouble.json         instance  probe
-      jobs/J  history.jsonl               J.drop  J.answer  J.cancel
+      journal  history.jsonl              J.drop  J.answer  J.cancel
       status.json  portions.json  paused  log
 """
 
@@ -19,7 +19,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Container, Iterator
 
 import filelock
 
@@ -27,7 +27,8 @@ from hpc_batch.ahead import Ahead
 from hpc_batch.config import Config, network_file_system
 from hpc_batch.elapsed import Elapsed
 from hpc_batch.errors import ConfigError, StorageError
-from hpc_batch.record import Record, seconds_since
+from hpc_batch.journal import Journal
+from hpc_batch.record import Record, now, seconds_since
 from hpc_batch.records import Records
 from hpc_cluster import PROTOCOL, durable, files
 
@@ -39,7 +40,7 @@ INSTANCE_BYTES = 128
 
 DRAFTS = frozenset(
     f"{name}.new"
-    for name in ("machine", "trouble.json", "swept.json", "ahead.json", "portions.json")
+    for name in ("machine", "journal", "trouble.json", "swept.json", "ahead.json", "portions.json")
 )
 """Names of what only a pass writes, before it has the name that it is read under."""
 
@@ -73,6 +74,10 @@ class State:
     def of_job(self, job: str, kind: str) -> str:
         """Return the path of J.drop, J.answer or J.cancel."""
         return f"{self._inner}/{job}.{kind}"
+
+    def journal(self) -> Journal:
+        """Return the journal of the records, not yet read."""
+        return Journal(str(self.path("journal")))
 
     def read(self, name: str) -> Any:
         """Return a JSON document of the state folder; None when it is missing or damaged."""
@@ -147,17 +152,23 @@ class State:
     def known_jobs(self) -> list[str]:
         """Return every job that may have no answer yet, whatever became of its record.
 
-        Those are the jobs with a journal, and those with a file in `.hpc_batch`.
+        Those are the jobs with a record, and those with a file in `.hpc_batch`. Raises Damaged.
         """
-        taken = {n.partition(".")[0] for n in files.names(str(self.inner)) if OURS.match(n)}
-        recorded = {n.partition(".")[0] for n in files.names(str(self.folder / "jobs"))}
-        return sorted(taken | recorded)
+        return sorted(self._taken().union(self.journal().read().jobs()))
 
-    def is_taken(self, job: str) -> bool:
-        """Tell whether a job has its drop or its reserved answer here, by two looks."""
-        if any(files.exists(self.of_job(job, kind)) for kind in ("drop", "answer")):
-            return True
-        return any(name.startswith(f"{job}.") for name in files.names(str(self.inner)))
+    def lost(self, known: Container[str]) -> list[str]:
+        """Return the jobs that have their drop and their reserved answer here, and no record.
+
+        A record is made before them, and forgotten after them; the answer is out before the drop
+        goes.
+        """
+        return [job for job in sorted(self._taken()) if job not in known and self._is_taken(job)]
+
+    def _taken(self) -> set[str]:
+        return {n.partition(".")[0] for n in files.names(str(self.inner)) if OURS.match(n)}
+
+    def _is_taken(self, job: str) -> bool:
+        return all(files.exists(self.of_job(job, kind)) for kind in ("drop", "answer"))
 
     def _check(self, mine: Any, theirs: Any) -> None:
         if mine["instance"] != theirs["instance"]:
@@ -180,6 +191,7 @@ class State:
     def adopt(self) -> None:
         """Make state and dropbox one again after a restore, on this machine."""
         mine, theirs = self.read("machine"), self._instance()
+        self._make_journal()
         known = [k for k in (mine, theirs) if k is not None]
         self.instance = known[0]["instance"] if known else os.urandom(4).hex()
         self._count(max([k["generation"] for k in known], default=0) + 2)
@@ -195,6 +207,14 @@ class State:
         else:
             files.replace(path, text)
 
+    def _make_journal(self) -> None:
+        """Make an empty journal where none is; what stands in its place is moved aside."""
+        path = str(self.path("journal"))
+        there = files.look(path)
+        if there is not None and not stat.S_ISREG(there.st_mode):
+            files.rename(path, f"{path}.{now()}")
+        files.append(path, b"")
+
     def _instance(self) -> Any:
         try:
             return files.twice(files.read_json, str(self.inner / "instance"))
@@ -209,13 +229,13 @@ class State:
                 f"dropbox {self.dropbox} holds jobs in flight, but state {self.folder} knows "
                 f"nothing of them: restore the state folder, or run `{RESTORE}`"
             )
-        if mine is not None and files.names(str(self.folder / "jobs")):
+        self._make_journal()
+        if mine is not None and self.journal().read().jobs():
             raise ConfigError(
                 f"state {self.folder} holds jobs, but dropbox {self.dropbox} was never used with "
                 f"it: set [cronjob] dropbox back, or run `{RESTORE}`"
             )
         # Their own names must be durable before a drop is renamed into one of them.
-        files.make_folder(str(self.folder / "jobs"))
         durable.sync_folders([str(self.folder.parent), str(self.dropbox)])
         self.instance = os.urandom(4).hex()
         self._count(0)

@@ -18,8 +18,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
-from hpc_batch import jobfile, journal
-from hpc_batch.journal import Damaged
+from hpc_batch import jobfile
+from hpc_batch.journal import Damaged, Journal
 from hpc_cluster import files
 
 IN_FLIGHT = ("waiting", "accepted", "staging", "staged", "running", "returning")
@@ -282,13 +282,13 @@ def _in_flight(service: Mapping[str, Any] | None) -> Iterator[Seen]:
 
 def _recorded(state: Path, known: set[str | None]) -> Iterator[Seen]:
     """Yield what records tell of jobs that were taken after the status was written."""
-    for job in files.names(str(state / "jobs")):
+    try:
+        found = list(Journal(str(state / "journal")).read().records())
+    except (OSError, Damaged):
+        return  # RACE: it was written anew meanwhile; or it is not ours to read.
+    for job, _, record in found:
         if job in known:
             continue
-        try:
-            record = journal.record_in(str(state / "jobs" / job))
-        except (OSError, Damaged):
-            continue  # RACE: it is being made, or was cleaned away.
         shown = PHASES.get(str(record.get("phase")))
         if shown is not None:
             yield Seen(

@@ -117,7 +117,7 @@ class Pass:
         state.begin()
         self._show = show
         self.config, self.options, self.state = config, options, state
-        self.records = Records(state.path("jobs"))
+        self.records = Records(state.path("journal"))
         self.ledger = Ledger(state)
         self.sight = Sight()
         self._doorbell = Doorbell(config.cronjob.dropbox)
@@ -129,7 +129,8 @@ class Pass:
         self._paused = state.paused() is not None
         self._cancelled: frozenset[str] = frozenset()
         try:
-            self.records.load(self._foresee, state.is_taken)
+            self._load()
+            self.records.miss(state.lost(self.records))
             check_home(self.records, config)
             # What the last pass reported may be much; it is read beside the login.
             self.report = Report(config, state)
@@ -138,6 +139,15 @@ class Pass:
             raise
         self.upkeep = Upkeep(config, state, self.records, self.report, self.ledger)
         self.upkeep.email = options.email
+
+    def _load(self) -> None:
+        try:
+            self.records.load(self._foresee)
+        except Damaged as damaged:
+            raise StorageError(
+                f"{damaged}: bring it back, or run `hpc-batch resume --restored`, which makes "
+                "every drop in flight a new one"
+            ) from None
 
     # A pass with nothing to do, which most are, does not load this, nor what it stands on.
 
@@ -232,7 +242,7 @@ class Pass:
         """Observe, plan, act: once over everything."""
         self._paused = self.state.paused() is not None
         for job, why in self.records.damaged.items():
-            text = f"{why}, and its job stands still. Bring the file back, or "
+            text = f"{why}, and that job stands still. Bring the file back, or "
             text += "run `hpc-batch resume --restored`, which makes its drop a new one"
             self.ledger.note(f"record {job}", text, code=75)
         listing = look(self.config.cronjob.dropbox)

@@ -25,9 +25,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from hpc_batch import hosts, journal, session
+from hpc_batch import hosts, session
 from hpc_batch.config import Config
 from hpc_batch.errors import RemoteError
+from hpc_batch.journal import Journal
 from hpc_batch.lingering import WHOLE_S
 from hpc_batch.session import Session
 from hpc_batch.state import OURS, State, hold
@@ -73,9 +74,12 @@ def tidy(config: Config, before: datetime, *, kept: bool, dry_run: bool) -> Tidi
     result = Tidied()
     with hold(config, WHOLE_S if config.cronjob.linger else 0) as state:
         begun = state.join()
-        result.unanswered = sum(_is_unanswered(state, job) for job in state.known_jobs())
         found = [_history(state, before, dry_run), _log(state, before, dry_run)]
-        found.append(_dropbox(state, dry_run))
+        if begun:
+            journal = state.journal().read()
+            known = state.known_jobs()
+            result.unanswered = sum(_is_unanswered(state, journal, job) for job in known)
+            found.append(_dropbox(state, journal, dry_run))
         if begun and not dry_run:
             try:
                 found += _cluster(config, state, before if kept else None, result)
@@ -85,10 +89,9 @@ def tidy(config: Config, before: datetime, *, kept: bool, dry_run: bool) -> Tidi
     return result
 
 
-def _is_unanswered(state: State, job: str) -> bool:
+def _is_unanswered(state: State, journal: Journal, job: str) -> bool:
     """Tell whether a job's answer is still reserved, or not decided."""
-    path = str(state.path("jobs") / job)
-    decided = not files.exists(path) or "answer" in journal.papers_in(path)
+    decided = job not in journal.jobs() or "answer" in journal.papers(job)
     return files.exists(state.of_job(job, "answer")) or not decided
 
 
@@ -130,7 +133,7 @@ def _log(state: State, before: datetime, dry_run: bool) -> Removed:
     return Removed("log", entries, size)
 
 
-def _dropbox(state: State, dry_run: bool) -> Removed:
+def _dropbox(state: State, journal: Journal, dry_run: bool) -> Removed:
     """Remove what is left in `.hpc_batch` of jobs whose record is gone and whose answer is out.
 
     A record goes last, and before it the reserved answer, by being renamed into the dropbox; so a
@@ -138,7 +141,7 @@ def _dropbox(state: State, dry_run: bool) -> Removed:
     job is left for `hpc-batch resume --restored`.
     """
     entries, size = 0, 0
-    jobs = {name.partition(".")[0] for name in files.names(str(state.path("jobs")))}
+    jobs = set(journal.jobs())
     for name in files.names(str(state.inner)):
         job = name.partition(".")[0]
         path = str(state.inner / name)

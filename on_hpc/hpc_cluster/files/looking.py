@@ -8,13 +8,16 @@ import contextlib
 import errno
 import os
 import stat
-from typing import Any, Callable, Iterable, List, Optional, Set, TypeVar, Union
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Set, TypeVar, Union
 
 from hpc_cluster import effects
 
 Path = Union[str, bytes]
 Name = TypeVar("Name", str, bytes)
 Result = TypeVar("Result")
+
+BLOCK = 1 << 20
+"""So many bytes are read or written at once."""
 
 GONE = (errno.ENOENT, errno.ESTALE)
 
@@ -74,12 +77,10 @@ def read_bytes(path: Path, limit: int = 64 << 20) -> bytes:
     Raises OSError: EINVAL when it is no regular file (a FIFO is never waited for), EFBIG when it is
     longer.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = _open_regular(path)
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
-        data = os.read(descriptor, min(max(found.st_size, 1 << 12), limit) + 1)
+        size = os.fstat(descriptor).st_size
+        data = os.read(descriptor, min(max(size, 1 << 12), limit) + 1)
         block = data
         while block and len(data) <= limit:
             block = os.read(descriptor, min(len(data), limit - len(data)) + 1)
@@ -89,6 +90,58 @@ def read_bytes(path: Path, limit: int = 64 << 20) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
     return data
+
+
+def lines(path: Path, begin: int = 0) -> Iterator[bytes]:
+    """Yield the lines of a regular file from a place on, each with its newline if it has one.
+
+    Raises OSError; EINVAL when it is no regular file.
+    """
+    descriptor = _open_regular(path)
+    try:
+        rest = b""
+        while True:
+            block = os.pread(descriptor, BLOCK, begin)
+            begin += len(block)
+            *whole, rest = (rest + block).split(b"\n")
+            for one in whole:
+                yield one + b"\n"
+            if not block:
+                break
+        if rest:
+            yield rest
+    finally:
+        os.close(descriptor)
+
+
+def read_span(path: Path, begin: int, end: int) -> bytes:
+    """Return the bytes between two places of a regular file.
+
+    Raises OSError: EINVAL when it is no regular file, ESTALE when it is shorter.
+    """
+    descriptor = _open_regular(path)
+    try:
+        data = b""
+        while len(data) < end - begin:
+            block = os.pread(descriptor, end - begin - len(data), begin + len(data))
+            if not block:
+                raise OSError(errno.ESTALE, "it was cut by somebody else", path)
+            data += block
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _open_regular(path: Path) -> int:
+    """Open a file for reading. Raises OSError: EINVAL when it is no regular file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def open_inside(folder: Path, *names: Path) -> int:

@@ -6,10 +6,10 @@ folder once.
 
 import errno
 import os
-from typing import Sequence, Tuple, Union
+from typing import Iterable, Sequence, Tuple, Union
 
 from hpc_cluster import durable, effects
-from hpc_cluster.files.looking import Path, exists, join, to_bytes
+from hpc_cluster.files.looking import BLOCK, Path, exists, join, to_bytes
 from hpc_cluster.files.naming import rename
 
 
@@ -73,22 +73,27 @@ def append(path: Path, data: bytes) -> None:
         durable.sync_folder(os.path.dirname(join(path)))
 
 
-def write_ends(contents: Sequence[Tuple[Path, int, bytes]]) -> None:
-    """Write bytes at the end of what counts in each of many files, durably.
+def write_end(path: Path, end: int, pieces: Iterable[bytes]) -> None:
+    """Write bytes at the end of what counts in a file, durably.
 
-    Of each: its path, where that end is, the bytes. What stood behind is overwritten as far as they
-    reach; a file where nothing counts yet is made. Names of new files are not durable yet.
+    What stood behind `end` is overwritten as far as they reach. Raises OSError; ESTALE when the
+    file is shorter than that.
     """
-    for path, end, data in contents:
-        made = 0 if end else os.O_CREAT
-        descriptor = effects.open(path, os.O_WRONLY | os.O_NOFOLLOW | made, 0o600)
-        try:
-            if os.fstat(descriptor).st_size < end:
-                raise OSError(errno.ESTALE, "it was cut by somebody else", path)
-            write_at(descriptor, data, end)
-        finally:
-            effects.close(descriptor)
-    durable.sync_files([path for path, _, _ in contents])
+    descriptor = effects.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if os.fstat(descriptor).st_size < end:
+            raise OSError(errno.ESTALE, "it was cut by somebody else", path)
+        ready = bytearray()
+        for piece in pieces:
+            ready += piece
+            if len(ready) >= BLOCK:
+                write_at(descriptor, ready, end)
+                end += len(ready)
+                ready = bytearray()
+        write_at(descriptor, ready, end)
+        effects.fsync(descriptor)
+    finally:
+        effects.close(descriptor)
 
 
 def open_append(path: Path) -> int:
@@ -97,20 +102,14 @@ def open_append(path: Path) -> int:
     return effects.open(path, flags, 0o600)
 
 
-def overwrite_all(contents: Sequence[Tuple[Path, bytes]]) -> None:
-    """Write bytes over the start of existing files, in place and durably; needs no new space."""
-    for path, data in contents:
-        descriptor = effects.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-        try:
-            write_at(descriptor, data, 0)
-        finally:
-            effects.close(descriptor)
-    durable.sync_files([path for path, _ in contents])
-
-
 def overwrite(path: Path, data: bytes) -> None:
-    """Write bytes over the start of one existing file, as `overwrite_all` does."""
-    overwrite_all([(path, data)])
+    """Write bytes over the start of an existing file, in place and durably; needs no new space."""
+    descriptor = effects.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        write_at(descriptor, data, 0)
+        effects.fsync(descriptor)
+    finally:
+        effects.close(descriptor)
 
 
 def reserve_all(contents: Sequence[Tuple[Path, bytes]], size: int) -> None:
