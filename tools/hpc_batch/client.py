@@ -21,7 +21,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import time
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Mapping, Sequence, Union
@@ -95,7 +94,7 @@ class Dropbox:
         if name is None:
             name = fresh_name(script)
         else:
-            word = description["x-submission"] = secrets.token_hex(8)
+            word = description["x-submission"] = os.urandom(8).hex()
         text = jobfile.dump_job(description)
         jobfile.parse(text)
         return self.drop(name, text, word=word)
@@ -336,7 +335,7 @@ def job_mapping(
 def fresh_name(word: str) -> str:
     """Return a name that no other job has, beginning with a word that tells people what it is."""
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", word)[:100].lstrip(".-")
-    return f"{stem or 'job'}-{secrets.token_hex(8)}"
+    return f"{stem or 'job'}-{os.urandom(8).hex()}"
 
 
 def _node(answer: Mapping[str, Any], key: str) -> Mapping[str, Any]:

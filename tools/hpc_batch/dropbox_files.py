@@ -6,11 +6,10 @@ It runs in users' programs, so it needs the standard library alone.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
-import secrets
 import stat
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def write_anew(path: Path, data: bytes) -> None:
 
     What fails leaves nothing; where even that fails, a dot file that a pass removes after a while.
     """
-    temporary = path.with_name(f".hpcb-{secrets.token_hex(8)}.drop")
+    temporary = path.with_name(f".hpcb-{os.urandom(8).hex()}.drop")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     mine: os.stat_result | None = None
     try:
@@ -71,10 +70,13 @@ def rename_anew(source: Path, target: Path) -> None:
     Linux does it in one step; where the file system or the system cannot, a second link does, and
     for a moment the file has both names (a drop with two links is not taken).
     """
-    if _renameat2 is not None:
+    renameat2 = _renameat2()
+    if renameat2 is not None:
+        import ctypes
+
         here, no_replace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE (renameat2(2))
         ours = os.lstat(source)
-        if _renameat2(here, os.fsencode(source), here, os.fsencode(target), no_replace) == 0:
+        if renameat2(here, os.fsencode(source), here, os.fsencode(target), no_replace) == 0:
             return
         code = ctypes.get_errno()
         if code != errno.EEXIST and _is_of(target, ours):
@@ -93,15 +95,15 @@ def _is_of(path: Path, file: os.stat_result) -> bool:
         return False
 
 
-def _load_renameat2() -> Any:
+@cache
+def _renameat2() -> Any:
     """Return libc's renameat2 where it has one, else None."""
+    import ctypes  # whoever imports this module pays for what it loads
+
     try:
         return ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError, TypeError):
         return None
-
-
-_renameat2 = _load_renameat2()
 
 
 def touch_anew(path: Path) -> None:

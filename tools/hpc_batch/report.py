@@ -102,8 +102,9 @@ class Report:
 
     def _is_ours(self, record: Record) -> bool:
         """Tell whether a job was taken; before, it is shown as the drop that it still is."""
-        drop = self._state.of_job(record.id, "drop")
-        return record.phase != "INTENT" or files.exists(drop)
+        if record.phase != "INTENT":
+            return True
+        return files.exists(self._state.of_job(record.id, "drop"))
 
     def _stuck(self, record: Record, state: str) -> dict[str, Any] | None:
         counts = (record.missing_at, record.doubted_at, record.stuck_at)

@@ -5,6 +5,9 @@ from typing import Any, Dict, Optional
 
 from hpc_cluster.files.looking import Path, read_bytes
 
+_ENCODER = json.JSONEncoder(sort_keys=True)
+"""json.dumps would make one for each value."""
+
 
 def read_json(path: Path, limit: int = 64 << 20) -> Any:
     """Return the JSON document in a file. Raises OSError, ValueError."""
@@ -13,7 +16,7 @@ def read_json(path: Path, limit: int = 64 << 20) -> Any:
 
 def to_json(value: Any) -> bytes:
     """Return a value as one line of ASCII JSON, sorted, with a newline."""
-    return (json.dumps(value, sort_keys=True) + "\n").encode("ascii")
+    return (_ENCODER.encode(value) + "\n").encode("ascii")
 
 
 def merge(*parts: Optional[Dict[str, Any]]) -> Dict[str, Any]:

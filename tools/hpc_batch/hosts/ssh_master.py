@@ -2,9 +2,10 @@
 
 It must not outlive us, not even when we are killed. So it is started by a thread that stays with
 it to its end, through a small Python program that asks the kernel for a signal at the end of that
-thread (prctl(2), PR_SET_PDEATHSIG) and becomes ssh. ssh closes every descriptor it does not know,
-so the submitter's lock is given to it as its standard input, which a master without a session
-never reads.
+thread (prctl(2), PR_SET_PDEATHSIG) and becomes ssh. While that one starts, ssh is asked for what it
+has settled on; the command line that comes of it is read from a pipe. ssh closes every descriptor
+it does not know, so the submitter's lock is given to it as its standard input, which a master
+without a session never reads.
 
 A passphrase reaches ssh by SSH_ASKPASS: a program in the private folder that prints a file. Both
 exist for the seconds of the login. What went wrong in a login is read from ssh's stderr (FAILURES).
@@ -13,6 +14,7 @@ exist for the seconds of the login. What went wrong in a login is read from ssh'
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import signal
@@ -43,10 +45,11 @@ if TYPE_CHECKING:
 LEASH = (
     "import ctypes, os, signal, sys;"
     "ctypes.CDLL(None).prctl(1, signal.SIGTERM);"
-    "os.getppid() == int(sys.argv[1]) and os.execvp(sys.argv[2], sys.argv[2:])"
+    "words = open(int(sys.argv[2]), 'rb').read().split(b'\\0');"
+    "os.getppid() == int(sys.argv[1]) and words[1:] and os.execvp(words[0], words)"
 )
 """Become a program that ends with its parent; 1 is PR_SET_PDEATHSIG. A parent that has ended before
-that is told by its number."""
+that is told by its number, and one that had nothing to say by an empty pipe."""
 
 LOOK_S = 0.002
 """How often the socket of a master is looked for."""
@@ -108,16 +111,24 @@ class Master:
             self._environment.update(self._askpass(passphrase))
         pinned = self._pin(remote.host_key) if remote.host_key else None
         arguments = ssh_options.master(remote, self._socket, pinned, passphrase is not None)
-        words = ["ssh", *self._ciphers(), *arguments]
-        threading.Thread(target=self._stay, args=(words,), name="ssh", daemon=True).start()
-        self._started.wait()
+        reader, writer = os.pipe()
+        threading.Thread(target=self._stay, args=(reader,), name="ssh", daemon=True).start()
+        try:
+            words = ["ssh", *self._ciphers(), *arguments]
+            with contextlib.suppress(BrokenPipeError):
+                # RACE: none; it could not be started, as is told below.
+                os.write(writer, b"\0".join(map(os.fsencode, words)))
+        finally:
+            os.close(writer)
+            self._started.wait()
 
-    def _stay(self, words: list[str]) -> None:
+    def _stay(self, reader: int) -> None:
         """Start ssh and stay with it to its end: it ends with this thread."""
-        leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid()), *words]
+        leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid()), str(reader)]
         try:
             process = subprocess.Popen(
                 leash,
+                pass_fds=(reader,),
                 stdin=self.inherit[0] if self.inherit else subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -129,6 +140,8 @@ class Master:
             self.ended.set()
             self._started.set()
             return
+        finally:
+            os.close(reader)
         self._process = process
         self._started.set()
         assert process.stderr

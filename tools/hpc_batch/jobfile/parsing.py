@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal, Union
 
 from hpc_batch.errors import JobFileError, Problem
@@ -185,6 +184,8 @@ class _Check:
             elif name.text in KEYS:
                 self._section(name.text, value)
             elif not (name.text in OURS or _is_extra(name.text) or name.is_absent):
+                from difflib import get_close_matches  # only for what is wrong
+
                 near = get_close_matches(name.text.lower(), KEYS, n=1, cutoff=0.6)
                 hint = f"did you mean '{near[0]}'?" if near else "your own keys begin with 'x-'"
                 self.wrong(name.line, f"unknown key {_shown(name.text)}; {hint}")
