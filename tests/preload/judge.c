@@ -41,7 +41,7 @@ enum { OPEN_READ = 1, OPEN_WRITE = 2, READ = 4, WRITE = 8, SYNC = 16, RENAME = 3
        PIPE = 524288, LOCK = 1048576, NET = 2097152, MEMORY = 4194304 };
 enum { CLASSES = 23, ROLES = 7, CODES = 8 };
 enum { KILL_BEFORE = 1, KILL_AFTER, FAIL, DONE_BUT_ERROR, SHORT, HIDE };
-enum { SUBMITTER = 1, SESSION = 2, RUNNER = 4, CLIENT = 8, LOCAL = 16, GUARD = 32, OTHER = 64 };
+enum { SUBMITTER = 1, SESSION = 2, RUNNER = 4, CLIENT = 8, LOCAL = 16, GUARD = 32, OTHER = 64, SSH = 128 };
 enum { ONE_FAULT = 1, WATCH = 2, STORM = 3 };
 
 struct control {
@@ -88,6 +88,8 @@ __attribute__((constructor)) static void begin(void) {
             if (strstr(word, "hpc_cluster.batch.local")) { role = LOCAL; break; }
             if (strstr(word, "hpc-batch") || strstr(word, "hpc_submit")) { role = CLIENT; break; }
         }
+    const char *program = strrchr(line, '/');
+    if (size > 0 && !strcmp(program ? program + 1 : line, "ssh")) role = SSH;
     control = map;
 }
 
@@ -138,6 +140,7 @@ static int judge(int class, const char *name, int folder, const char *path) {
     const char *full = nameless ? "" : resolve(folder, path, buffer);
     errno = saved;
     if (!nameless && (!full || !below(full))) return 0;
+    if (control->armed == WATCH && role == SSH) return 0;
     if (control->armed == WATCH) {
         __atomic_add_fetch(&control->seen[__builtin_ctz(role)][__builtin_ctz(class)], 1, __ATOMIC_SEQ_CST);
         return 0;

@@ -279,6 +279,23 @@ class Connections(Stops):
         return Made(f"{kills} kills", compared(here, expected))
 
 
+class Ssh(Storms):
+    """Many calls that go wrong in ssh itself, and in the programs on both sides of it."""
+
+    def world(self, root: Path, judge: Judge) -> Round:
+        return Distant(root, judge)
+
+    def make(self, here: Round, chance: random.Random, expected: Mapping[str, Any]) -> Made:
+        roles = chance.choice(
+            [Role.SSH, Role.SSH, Role.SSH | Role.SUBMITTER, Role.SSH | EVERY_ROLE]
+        )
+        one_in = chance.choice([3, 30, 100, 300, 1000])
+        if roles != Role.SSH:
+            one_in = max(one_in, 100)
+        storm = choose_storm(chance, roles)._replace(one_in=one_in, everywhere=True)
+        return Made(str(storm), stormy(here, storm, expected))
+
+
 class Distant(Round):
     """A world whose cluster is behind an sshd of its own."""
 
@@ -293,6 +310,7 @@ class Distant(Round):
             "key_file": self._server.key,
             "known_hosts": self._server.known_hosts,
             "python": sys.executable,
+            "prologue": " ".join(["export", *(f"{k}={v}" for k, v in judge.variables().items())]),
         }
         scripts = {"scripts": TOOLS.parent / "on_hpc" / "scripts"}
         super().__init__(root / "w", judge, remote=remote, hpc_env=scripts, **PATIENT)
@@ -362,6 +380,7 @@ KINDS: Mapping[str, type[Kind]] = {
     "stops": Stops,
     "pauses": Pauses,
     "connections": Connections,
+    "ssh": Ssh,
     "strace": Strace,
 }
 

@@ -80,10 +80,13 @@ class Role(enum.IntFlag):
     GUARD = 32
     OTHER = 64
     """Jobs, and the shells around pilots."""
+    SSH = 128
+    """ssh, which nobody counts the calls of."""
 
 
 EVERY_CALL = Call((1 << CLASSES) - 1) & ~Call.MEMORY
 EVERY_ROLE = Role(127)
+"""Of our own programs."""
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 TABLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -187,7 +190,11 @@ class Judge:
 
     def environment(self) -> dict[str, str]:
         """Return what programs must be started with."""
-        return {**os.environ, "LD_PRELOAD": str(self._library), "JUDGE": str(self._path)}
+        return {**os.environ, **self.variables()}
+
+    def variables(self) -> dict[str, str]:
+        """Return what of it is not everybody's."""
+        return {"LD_PRELOAD": str(self._library), "JUDGE": str(self._path)}
 
     def arm(
         self,

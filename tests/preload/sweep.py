@@ -9,6 +9,7 @@
     stops         any process stopped for up to 20 s, or killed, at random moments
     pauses        one process that stands still for one to three minutes
     connections   ssh, sshd's children and far ends killed, over a real sshd
+    ssh           storms in ssh itself, and on both sides of it
     strace        the n-th call of one kind fails, or kills, in every process
 
 Round N of a seed always has the same fault, so that one can be made again: SEED 1 --first N. Those
