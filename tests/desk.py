@@ -20,8 +20,13 @@ from hpc_batch.intake import Intake
 from hpc_batch.listing import look
 from hpc_batch.record import Record
 from hpc_batch.records import Records
+from hpc_batch.session import Answer
+from hpc_batch.sight import Sight
+from hpc_batch.staging import Staged
 from hpc_batch.state import State, hold
+from hpc_batch.steps import Steps
 from hpc_batch.tidings import Collected
+from hpc_batch.trouble import Ledger
 from hpc_cluster import files
 
 NAMES = ("a.job", "b.job")
@@ -44,6 +49,38 @@ class Fetching:
         return [Fetched(len(MADE), hashlib.sha256(MADE).hexdigest()) for _ in wanted]
 
 
+class Willing:
+    """A connection to a cluster that does what it is asked for, and notes it."""
+
+    id = "5" * 16
+
+    def __init__(self) -> None:
+        self.staging = self.session = self
+        self.published: dict[str, str] = {}
+        self.purged: list[str] = []
+
+    def stage(self, batch: list[Record]) -> Staged:
+        return Staged(ready=batch)
+
+    def begin_publish(self, jobs: dict[str, str]) -> Answer[None]:
+        self.published.update(jobs)
+        return Answer(lambda: None)
+
+    def purge(self, jobs: list[str], *, keep: bool) -> frozenset[str]:
+        self.purged += jobs
+        return frozenset(jobs)
+
+
+class Elsewhere:
+    """An upkeep of pilots that others look after."""
+
+    def ask_after_publishing(self, connection: object) -> None:
+        return
+
+    def ask_before_cleaning(self, connection: object) -> None:
+        return
+
+
 class Desk:
     """A service host between two passes; `again` is what the next pass reads from the disk."""
 
@@ -58,6 +95,21 @@ class Desk:
 
     def drop(self, name: str) -> None:
         self.here.drop(name.removesuffix(".job"), "say", args={"words": name})
+
+    def steps(self, cluster: Willing | None, sight: Sight | None = None) -> Steps:
+        """Return a pass's steps with this cluster; None for one that cannot be reached."""
+        connection: Any = cluster
+        upkeep: Any = Elsewhere()
+        return Steps(
+            self.here.config,
+            self.state,
+            self.records,
+            Ledger(self.state),
+            lambda: connection,
+            sight or Sight(),
+            upkeep,
+            keep=False,
+        )
 
     # ---- the steps ---------------------------------------------------------------------------
 

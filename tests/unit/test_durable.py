@@ -14,19 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from desk import MADE, Desk, making
+from desk import MADE, Desk, Willing, making
 from watched import Watched
 from workshop import INSTANCE, SESSION, Workshop
 from world import World
 
 from hpc_batch import node, placing, restore
 from hpc_batch.record import Target
-from hpc_batch.session import Answer
 from hpc_batch.sight import Sight
-from hpc_batch.staging import Staged
 from hpc_batch.state import hold
-from hpc_batch.steps import Steps
-from hpc_batch.trouble import Ledger
 from hpc_cluster import (
     backoff,
     batch,
@@ -468,31 +464,9 @@ def test_many_files_and_folders(
     check(disk)
 
 
-class Everything:
-    """A connection to a cluster on which everything is in order."""
-
-    id = "5" * 16
-
-    def __init__(self) -> None:
-        self.session = self.staging = self
-
-    def stage(self, batch: list[Any]) -> Staged:
-        return Staged(ready=batch)
-
-    def begin_publish(self, jobs: dict[str, str]) -> Answer[None]:
-        assert set(jobs.values()) == {self.id}
-        return Answer(lambda: None)
-
-    def ask_after_publishing(self, connection: Any) -> None:
-        """Pilots are looked after by somebody else."""
-
-
 def test_what_passes_write_of_published_jobs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster: Any = Everything()
-    sight, ledger = Sight(), Ledger(desk.state)
-    upkeep: Any = Everything()
-    records, config = desk.records, desk.here.config
-    steps = Steps(config, desk.state, records, ledger, lambda: cluster, sight, upkeep, keep=False)
+    sight, records = Sight(), desk.records
+    steps = desk.steps(Willing(), sight)
     progress = (".submitted", "/probe")  # for people; a clock
     disk = Watched(monkeypatch)
     desk.take()
@@ -527,10 +501,7 @@ def test_what_passes_write_of_published_jobs(desk: Desk, monkeypatch: pytest.Mon
 
 def test_what_is_withdrawn(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.take()
-    records, config = desk.records, desk.here.config
-    sight, ledger = Sight(), Ledger(desk.state)
-    upkeep: Any = Everything()
-    steps = Steps(config, desk.state, records, ledger, lambda: None, sight, upkeep, keep=False)
+    records, steps = desk.records, desk.steps(None)
     disk = Watched(monkeypatch)
     steps.withdraw(list(records))
     check(disk)
