@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from hpc_batch import inputs, staging
-from hpc_batch.bulk import FRAME_BYTES, Failure, Outgoing, WantedOutput
+from hpc_batch import inputs
+from hpc_batch.bulk import FRAME_BYTES, Failure, Outgoing, Target, WantedOutput, WantedStream
 from hpc_batch.data_channel import DataChannel
 from hpc_batch.errors import RemoteError
 from hpc_batch.receiving import Receiving
 from hpc_batch.record import Input, Record
 from hpc_batch.sending import Sending
-from hpc_batch.staging import Staged
+from hpc_batch.session import Answer
+from hpc_batch.staging import Staging
 
 KEY = "c" * 32
 JOB = f"01234567-0199aabbccd-{1:016x}"
@@ -55,6 +56,24 @@ def test_a_file_that_was_changed_just_now_gets_a_key_that_is_not_found_again() -
         assert (len(keys) == 1) is same
 
 
+class Failing:
+    """A session and its data channel, on which files fail."""
+
+    instance = "01234567"
+
+    def __init__(self, failures: dict[Target, Failure]) -> None:
+        self.failures = failures
+
+    def begin_stage(self, jobs: list[str], sizes: dict[str, int]) -> Answer[frozenset[str]]:
+        return Answer(frozenset)
+
+    def begin_send(self, files: list[Outgoing]) -> Failing:
+        return self
+
+    def wait(self) -> dict[Target, Failure]:
+        return self.failures
+
+
 @pytest.mark.parametrize(
     ("failure", "where"),
     [
@@ -69,9 +88,12 @@ def test_a_file_that_was_changed_just_now_gets_a_key_that_is_not_found_again() -
 )
 def test_a_failure_is_for_who_must_act(failure: Failure, where: str) -> None:
     """What is merely waited for is no trouble, and is never answered with an error."""
-    result, job = Staged(), Record(JOB, "STAGING", "a.job", "/box", "host", "/work")
-    staging._note(job, failure, result)
-    assert {kind for kind in ("failed", "stuck", "waiting") if getattr(result, kind)} == {where}
+    entry = Input("name", "/path", (1, 0, 0, 1))
+    job = Record(JOB, "STAGING", "a.job", "/box", "host", "/work", inputs=(entry,))
+    cluster: Any = Failing({("job", JOB, 0): failure})
+    result = Staging(cluster, cluster, cluster, lambda: cluster).stage([job])
+    found = {kind for kind in ("failed", "stuck", "waiting") if getattr(result, kind)}
+    assert found == {where} and not result.ready
 
 
 # ---- back ----------------------------------------------------------------------------------------
@@ -103,15 +125,38 @@ def test_bytes_that_were_not_asked_for_are_refused(
         receiving.write(offset, memoryview(data))
 
 
-def test_a_frame_with_another_hash_is_refused_where_nothing_else_would_tell() -> None:
-    class Wire:
-        def exactly(self, size: int) -> memoryview:
-            return memoryview(b"x" * size)
+class Telling:
+    """A wire on which one frame of a stream comes."""
 
-    wire: Any = Wire()
-    channel = DataChannel(wire, lambda: None)
-    header = {"bytes": 3, "sha256": hashlib.sha256(b"xxx").hexdigest()}
-    assert channel._frame(header, plain=False) == b"xxx"
-    header["sha256"] = hashlib.sha256(b"xxy").hexdigest()
+    def __init__(self, data: bytes, sha256: str) -> None:
+        self._data = data
+        self._lines: list[dict[str, Any]] = [
+            {"item": 0, "offset": 0, "bytes": len(data), "sha256": sha256},
+            {"item": 0, "end": True, "size": len(data)},
+            {"got": True},
+        ]
+
+    def send(self, value: object, data: bytes | memoryview = b"") -> None:
+        return
+
+    def answer(self, verb: str) -> dict[str, Any]:
+        return self._lines.pop(0)
+
+    def exactly(self, size: int) -> memoryview:
+        return memoryview(self._data)[:size]
+
+    def close(self) -> None:
+        return
+
+
+def test_a_frame_with_another_hash_is_refused_where_nothing_else_would_tell() -> None:
+    """Nobody has said what the whole of a stream is."""
+
+    def fetched(sha256: str) -> bytes:
+        channel = DataChannel(Telling(b"xxx", sha256), lambda: None)
+        (found,) = channel.fetch([WantedStream(JOB, 1, "stdout", head=10, tail=0)])
+        return found.head
+
+    assert fetched(hashlib.sha256(b"xxx").hexdigest()) == b"xxx"
     with pytest.raises(RemoteError, match="hash"):
-        channel._frame(header, plain=False)
+        fetched(hashlib.sha256(b"xxy").hexdigest())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_cluster import files, slots
+from hpc_cluster import effects, slots
 from hpc_cluster.spool import Spool
 
 P, Q, R = "a" * 16, "b" * 16, "c" * 16
@@ -38,10 +38,14 @@ def test_a_slot_that_another_host_makes_meanwhile_is_not_made_twice(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This host looked before the other one made the slot and took it."""
-    assert slots.take(spool, 1, P) == 0
-    monkeypatch.setattr(slots, "holders", lambda spool: {})
-    real, slot = files.exists, spool.path("slots", "0")
-    monkeypatch.setattr(files, "exists", lambda path: path != slot and real(path))
+    mkdir = effects.mkdir
+
+    def late(path: effects.Path) -> None:
+        mkdir(path)
+        if Q in os.fsdecode(path):
+            assert slots.take(spool, 1, P) == 0
+
+    monkeypatch.setattr(effects, "mkdir", late)
     assert slots.take(spool, 1, Q) is None
-    assert os.listdir(slot) == [P.encode()]
+    assert os.listdir(spool.path("slots", "0")) == [P.encode()]
     assert os.listdir(spool.path("slots")) == [b"0"]
