@@ -13,8 +13,10 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import pytest
 
@@ -278,3 +280,23 @@ class Judge:
             for n, number in enumerate(numbers)
             if number
         }
+
+
+class Judged(Protocol):
+    """A world whose programs run under a judge."""
+
+    def end(self) -> None:
+        """Leave nothing of it running."""
+
+
+World = TypeVar("World", bound=Judged)
+
+
+@contextmanager
+def judging(folder: Path, make: Callable[[Path, Judge], World]) -> Iterator[World]:
+    """Give a world in a folder, with a library and a judge of its own beside it."""
+    made = make(folder / "w", Judge(built(folder), folder / "judge", folder / "w"))
+    try:
+        yield made
+    finally:
+        made.end()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from preload.library import Act, Call, Judge, Role, built
+from preload.library import Act, Call, Role, judging
 from preload.rounds import TOOLS, Round
 
 FULL = bool(os.environ.get("HPC_BATCH_FULL"))
@@ -24,10 +24,8 @@ EFFECTS = (
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Round]:
-    folder = tmp_path_factory.mktemp("client")
-    made = Round(folder / "w", Judge(built(folder), folder / "judge", folder / "w"))
-    yield made
-    made.end()
+    with judging(tmp_path_factory.mktemp("client"), Round) as made:
+        yield made
 
 
 def submit(here: Round, name: str) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from preload.library import EVERY_ROLE, Act, Call, Judge, Role, built
+from preload.library import EVERY_ROLE, Act, Call, Role, judging
 from preload.rounds import DAY_S, LASTING, LEAPS_S, Round, calm, difference
 
 FULL = bool(os.environ.get("HPC_BATCH_FULL"))
@@ -21,10 +21,8 @@ CLUSTER = EVERY_ROLE & ~HOST
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Round]:
-    folder = tmp_path_factory.mktemp("clock")
-    made = Round(folder / "w", Judge(built(folder), folder / "judge", folder / "w"))
-    yield made
-    made.end()
+    with judging(tmp_path_factory.mktemp("clock"), Round) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preload.library import Act, Call, Judge, Role, built
+from preload.library import Act, Call, Judge, Role, built, judging
 from preload.lying import Lying
 from preload.rounds import calm, difference
 from soak.clocks import hasten
@@ -22,10 +22,8 @@ ROUNDS = 60 if FULL else 1
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lying]:
-    folder = tmp_path_factory.mktemp("lies")
-    made = Lying(folder / "w", Judge(built(folder), folder / "judge", folder / "w"))
-    yield made
-    made.end()
+    with judging(tmp_path_factory.mktemp("lies"), Lying) as made:
+        yield made
 
 
 @pytest.mark.timeout(3600)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preload.library import Act, Call, Judge, Role, built
+from preload.library import Act, Call, Judge, Role, built, judging
 from preload.rounds import (
     LASTING,
     Fault,
@@ -141,10 +141,8 @@ STORMS = 50 if FULL else 1
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Round]:
-    folder = tmp_path_factory.mktemp("preload")
-    made = Round(folder / "w", Judge(built(folder), folder / "judge", folder / "w"))
-    yield made
-    made.end()
+    with judging(tmp_path_factory.mktemp("preload"), Round) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

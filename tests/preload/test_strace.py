@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from preload.kinds import Strace, tracer
-from preload.library import Judge, built
+from preload.library import judging
 from preload.rounds import Round, calm
 
 FULL = bool(os.environ.get("HPC_BATCH_FULL"))
@@ -20,10 +20,8 @@ ROUNDS = 100 if FULL else 2
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Round]:
-    folder = tmp_path_factory.mktemp("strace")
-    made = Round(folder / "w", Judge(built(folder), folder / "judge", folder / "w"))
-    yield made
-    made.end()
+    with judging(tmp_path_factory.mktemp("strace"), Round) as made:
+        yield made
 
 
 @pytest.mark.timeout(3600)
