@@ -16,7 +16,7 @@ ON_HPC = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 if ON_HPC not in sys.path:
     sys.path.insert(0, ON_HPC)
 
-from hpc_cluster import files, guard, queuer  # noqa: E402
+from hpc_cluster import PROTOCOL, description, files, guard, queuer  # noqa: E402
 from hpc_cluster.spool import Spool  # noqa: E402
 
 INSTANCE = "0123abcd"
@@ -68,11 +68,8 @@ class Workshop:
         """Put everything of a job into place but its ticket in ready/. Return its id."""
         job = f"{INSTANCE}-0199aabbccd-{next(self._numbers):016x}"
         self.spool.begin_all([job], SESSION)
-        for number, (_, content) in enumerate(inputs):
-            path = self.spool.path("jobs", job, "in", str(number))
-            files.write_new(path, content, 0o400)
-        description = {
-            "protocol": 1,
+        described = {
+            "protocol": PROTOCOL,
             "id": job,
             "instance": INSTANCE,
             "name": "thing.job",
@@ -90,14 +87,22 @@ class Workshop:
             "attempts": 3,
             "starts": 10,
         }
-        described = changes.pop("described", {})
-        description.update(changes, **described)
+        more = changes.pop("described", {})
+        described.update(changes, **more)
         folder = self.spool.job_folder(job)
-        files.write_new(files.join(folder, "description.json"), files.to_json(description))
+        apart = described["protocol"] == description.APART
+        if apart:
+            files.make_folder(files.join(folder, "in"))
+        for number, (_, content) in enumerate(inputs):
+            inner = ("in", str(number)) if apart else (f"in{number}",)
+            files.write_new(files.join(folder, *inner), content, 0o400)
         if isinstance(script, str):
             script = files.to_bytes(script)
-        if script is not None:
+        if apart and script is not None:
             files.write_new(files.join(folder, "script"), script)
+        elif script is not None:
+            described = description.whole(described, script)
+        files.write_new(files.join(folder, "description.json"), files.to_json(described))
         return job
 
     def result(self, job, attempt=1):

@@ -9,8 +9,8 @@ claim tickets and run jobs (`runner`); the queuer keeps pilots in the batch syst
 VERSION = "0.1.0"
 """The release, the same on both sides."""
 
-PROTOCOL = 1
-"""Number of the on-disk and on-wire formats."""
+PROTOCOL = 2
+"""Number of the on-disk and on-wire formats. What 1 was like: `description`."""
 
 ACCEPTED = tuple(number for number in (PROTOCOL, PROTOCOL - 1) if number)
 """Readers accept the previous number too: the cluster is upgraded first, then each service host."""

@@ -16,6 +16,7 @@ says what to do with the ticket; moving it is the runner's act, and that alone d
 """
 
 import errno
+import os
 import signal
 import threading
 import time
@@ -254,7 +255,7 @@ class Attempt:
         return size <= QUICK_BYTES and len(inputs) <= QUICK_FILES
 
     def _read(self, look: Look) -> None:
-        path = files.join(self._spool.job_folder(self.ticket.job), "description.json")
+        path = files.join(self._spool.job_folder(self.ticket.job), description.NAME)
         self.description = look(description.read, path)
 
     def _prepare(self, look: Look) -> None:
@@ -270,11 +271,12 @@ class Attempt:
             assert found is not None
             if found.job != job:
                 raise CannotStart("the description belongs to another job")
-            text = look(files.read_bytes, files.join(job_folder, "script"))
+            look(os.stat, job_folder)  # what was read to choose it may be gone since
+            text = description.script(found, job_folder, lambda p: look(files.read_bytes, p))
         except FileNotFoundError as error:
             raise CannotStart("its files on the cluster were deleted", "lost") from error
         self._make_folder(found.starts)
-        fill(self._folder, files.join(job_folder, "in"), found, look)
+        fill(self._folder, job_folder, found, look)
         word, own = found.word.encode("ascii"), f"a{self.ticket.starts}".encode("ascii")
         self._script = text.replace(word, own)
         path = files.join(self._folder, "job.sh")

@@ -30,6 +30,9 @@ LINE_BYTES = 256 << 20
 
 READ_BYTES = 1 << 16
 
+TOGETHER_BYTES = 1 << 16
+"""Lines and bytes that are shorter are written together."""
+
 
 class Ended(Exception):
     """The near end has gone: end of input, a broken pipe, or silence."""
@@ -51,6 +54,7 @@ class Channel:
         self._alive_s = alive_s
         self._buffer = bytearray()
         self._bulk = bytearray()
+        self._unsaid = bytearray()
         self._writing = threading.Lock()
         self._working = False
         self._heard = time.monotonic()
@@ -151,11 +155,22 @@ class Channel:
 
     # ---- out ---------------------------------------------------------------------------------
 
-    def say(self, value: Dict[str, Any], data: Union[bytes, memoryview] = b"") -> None:
-        """Write one line, and the bytes that belong to it. Raises Ended."""
+    def say(
+        self, value: Dict[str, Any], data: Union[bytes, memoryview] = b"", *, more: bool = False
+    ) -> None:
+        """Write one line, and the bytes that belong to it. Raises Ended.
+
+        `more`: another follows at once, and what is short may wait for it.
+        """
         with self._writing:
-            self._write(files.to_json(value))
-            self._write(data)
+            self._unsaid += files.to_json(value)
+            if len(data) < TOGETHER_BYTES:
+                self._unsaid += data
+                data = b""
+            if not more or data or len(self._unsaid) >= TOGETHER_BYTES:
+                said, self._unsaid = self._unsaid, bytearray()
+                self._write(said)
+                self._write(data)
 
     def write(self, data: bytes) -> None:
         """Write bytes as they are."""
@@ -171,7 +186,7 @@ class Channel:
         finally:
             self._working = False
 
-    def _write(self, data: Union[bytes, memoryview]) -> None:
+    def _write(self, data: Union[bytes, bytearray, memoryview]) -> None:
         view, since = memoryview(data), time.monotonic()
         while view:
             try:

@@ -196,7 +196,7 @@ class Claims:
 
     def _need(self, ticket: Ticket) -> Need:
         if ticket.job not in self._needs:
-            path = files.join(self._spool.job_folder(ticket.job), "description.json")
+            path = files.join(self._spool.job_folder(ticket.job), description.NAME)
             try:
                 found = description.read(path)
                 if len(self._described) >= KEPT:

@@ -74,7 +74,7 @@ def waiting(spool: Spool, policy: Policy) -> int:
 
 def _fits(spool: Spool, ticket: Ticket, policy: Policy) -> bool:
     """Tell whether a pilot of this policy would take a job."""
-    path = files.join(spool.job_folder(ticket.job), "description.json")
+    path = files.join(spool.job_folder(ticket.job), description.NAME)
     try:
         return description.read(path).needs_s <= longest_s(policy.walltime)
     except description.NewerProtocol:

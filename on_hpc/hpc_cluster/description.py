@@ -1,18 +1,27 @@
-"""The description: one job in machine form, `jobs/J/description.json`.
+"""The description: one job in machine form, `jobs/J/description.json`, with its script in it.
 
 The service host writes it, the runner reads it. It is checked once, here; what passes is safe to
 act on: names are plain base names, numbers are in range, and nothing else in it becomes a path.
 
 Names of inputs and outputs are text with surrogate escapes (`files.to_bytes`), because names of
-files are bytes. Inputs lie in `jobs/J/in/0`, `in/1`, … in the order given here.
+files are bytes. Inputs lie beside it as `in0`, `in1`, … in the order given here.
+
+Protocol 1 kept the script in a file of its own, `script`, and inputs in a folder, as `in/0`, …; a
+job that was described so is laid out so, and runs so.
 """
 
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from hpc_cluster import ACCEPTED, PROTOCOL, files
 from hpc_cluster.errors import DescriptionError
 from hpc_cluster.ticket import instance_of, is_job
+
+NAME = "description.json"
+"""Its name in a job's folder."""
+
+APART = 1
+"""The protocol that kept the script and the inputs apart."""
 
 LAYOUTS = ("flat", "split")
 """flat: inputs and outputs in work/; split: in work/input/ and work/output/."""
@@ -69,11 +78,31 @@ class Description(NamedTuple):
     """So many pilots may die on it."""
     starts: int
     """So often it may be started."""
+    text: Optional[bytes] = None
+    """The script, with the word in it; None: it lies apart, and so do the inputs."""
 
     @property
     def needs_s(self) -> float:
         """So much walltime it may need: its time limit, if it has one, and its grace."""
         return float((self.time_limit or 0) + self.grace_s)
+
+    def input_path(self, folder: bytes, number: int) -> bytes:
+        """Return where an input lies in the job's folder."""
+        if self.text is None:
+            return files.join(folder, "in", str(number))
+        return files.join(folder, f"in{number}")
+
+
+def whole(tree: Dict[str, Any], script: bytes) -> Dict[str, Any]:
+    """Return a description as it is kept: with its script, but for one that keeps it apart."""
+    if tree.get("protocol") == APART:
+        return tree
+    return dict(tree, text=files.from_bytes(script))
+
+
+def script(found: Description, folder: bytes, look: Callable[[bytes], bytes]) -> bytes:
+    """Return a job's script; `look` reads it where it lies apart. Raises OSError."""
+    return look(files.join(folder, "script")) if found.text is None else found.text
 
 
 def read(path: bytes) -> Description:
@@ -130,6 +159,7 @@ def parse(tree: Any) -> Description:
         grace_s=_count(tree, "grace_s", problems, 0),
         attempts=_count(tree, "attempts", problems, 1),
         starts=_count(tree, "starts", problems, 1),
+        text=None if number == APART else _script(tree, problems),
     )
     if problems:
         raise DescriptionError("the description is bad: " + "; ".join(problems))
@@ -142,6 +172,15 @@ def _text(tree: Dict[str, Any], key: str, problems: List[str]) -> str:
         return value
     problems.append(f"{key} is missing or no text")
     return ""
+
+
+def _script(tree: Dict[str, Any], problems: List[str]) -> bytes:
+    text = _text(tree, "text", problems)
+    try:
+        return files.to_bytes(text)
+    except UnicodeEncodeError:
+        problems.append("text stands for no bytes")
+        return b""
 
 
 def _count(tree: Dict[str, Any], key: str, problems: List[str], least: int) -> int:

@@ -3,9 +3,10 @@
 A frame is one JSON line with target, offset, size and sha256, and then the bytes. Requests:
 
     open     what the store has of larger files, so that they continue where they stopped
-    frame    bytes for inputs/KEY.S or jobs/J/in/N.S; not answered, but for an `ack` every few MiB
+    frame    bytes for inputs/KEY.S or jobs/J/inN.S; not answered, but for an `ack` every few MiB
     discard  the file changed at its source: throw away what came
-    sync     make all complete files durable, as one batch, and give them their names
+    sync     make all complete files durable, as one batch, and give them their names, which those
+             of the store keep from then on, and those of a job when it is loaded
     get      send outputs and the ends of streams; `plain`: without a hash for each frame, where
              the near end knows that of the whole file
 
@@ -194,7 +195,7 @@ class Frames:
             except (Refused, OSError) as error:
                 failed.append(self._refuse(arrival, error))
 
-        now = self._store.now()
+        now = self._store.now() if any(a.stored for a in ready) else 0
         for arrival in ready:
             attempt(arrival, lambda a: self._seal(a, now))
         ready = [a for a in ready if not a.failed]
@@ -207,7 +208,7 @@ class Frames:
             if not arrival.failed:
                 attempt(arrival, lambda a: files.rename(a.temporary, a.final))
         done = [a for a in ready if not a.failed]
-        durable.sync_folders(os.path.dirname(a.final) for a in done)
+        durable.sync_folders(os.path.dirname(a.final) for a in done if a.stored)
         for arrival in done:
             del self._arrivals[arrival.target]
         self.release()
@@ -223,8 +224,7 @@ class Frames:
         files.change_mode(arrival.temporary, 0o400)
 
     def _fence(self, target: Target) -> None:
-        mine = ticket.Ticket("incoming", target[1], session=self._session)
-        if not files.exists(self._spool.ticket_path(mine)):
+        if not files.exists(self._spool.incoming_path(target[1], self._session)):
             raise Refused("ESTALE", "the job is not being staged by this session")
 
     def _arrival(self, target: Target) -> Arrival:
@@ -234,7 +234,7 @@ class Frames:
             if target[0] == "key":
                 names = self._store.arriving(target[1]), self._store.path(target[1])
             else:
-                final = self._spool.path("jobs", target[1], "in", str(target[2]))
+                final = self._spool.input_path(target[1], target[2])
                 names = final + files.to_bytes("." + self._session), final
             arrival = self._arrivals[target] = Arrival(target, *names)
         return arrival
@@ -267,7 +267,8 @@ class Frames:
                 descriptor = self._open_wanted(item)
             except OSError as error:
                 word, message = reason(error)
-                self._channel.say({"item": number, "error": {"errno": word, "message": message}})
+                failure = {"errno": word, "message": message}
+                self._channel.say({"item": number, "error": failure}, more=True)
                 continue
             try:
                 self._stream(number, item, descriptor)
@@ -302,14 +303,14 @@ class Frames:
                 except OSError as error:
                     word, message = reason(error)
                     failure = {"errno": word, "message": message}
-                    self._channel.say({"item": number, "error": failure})
+                    self._channel.say({"item": number, "error": failure}, more=True)
                     return
                 header: Dict[str, Any] = {"item": number, "offset": begin, "bytes": len(data)}
                 if not plain:
                     header["sha256"] = hashlib.sha256(data).hexdigest()
-                self._channel.say(header, data)
+                self._channel.say(header, data, more=True)
                 begin += len(data)
-        self._channel.say({"item": number, "end": True, "size": size})
+        self._channel.say({"item": number, "end": True, "size": size}, more=True)
 
 
 def _parts(item: Dict[str, Any], size: int) -> List[Tuple[int, int]]:

@@ -10,7 +10,8 @@ import re
 import shutil
 from typing import Iterable, Mapping, Optional
 
-from hpc_cluster import batch, clock, files
+from hpc_cluster import batch, clock, description, files
+from hpc_cluster.errors import ClusterError
 from hpc_cluster.spool import Spool
 
 FREE_BYTES = 16 << 20
@@ -102,7 +103,9 @@ def wants_container_program(script: bytes) -> bool:
 def _scripts(spool: Spool) -> Iterable[bytes]:
     for ticket in spool.tickets("ready")[:SCRIPTS]:
         try:
-            yield files.read_bytes(files.join(spool.job_folder(ticket.job), "script"))
-        except OSError:
-            # RACE: claimed, done and purged since it was listed.
+            folder = spool.job_folder(ticket.job)
+            found = description.read(files.join(folder, description.NAME))
+            yield description.script(found, folder, files.read_bytes)
+        except (OSError, ClusterError):
+            # RACE: claimed, done and purged since it was listed. Of a bad one its start tells.
             continue

@@ -1,9 +1,11 @@
 """Loading jobs: what a job needs is put into jobs/J, durably, before its ticket may be published.
 
-Inputs are links to the store (copies where the file system cannot link), as in/0, in/1, …, in the
-order of the description; the description and the script are written beside them. Each file is
-written under a name with the session in it and renamed, all jobs of a request together, so that a
-thousand jobs are as durable as one for the same number of syncs. Repeating it changes nothing.
+Inputs are links to the store (copies where the file system cannot link), as in0, in1, …, in the
+order of the description. The description, with the script in it, is written into the job's ticket
+and gets its own name as a link to it: to make a file costs a disk more than anything else here. A
+description that lies there already, or that cannot be a link, is replaced by a whole one. All jobs
+of a request are made durable together, so that a thousand cost as many syncs as one. Repeating it
+changes nothing.
 """
 
 import errno
@@ -14,8 +16,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 from hpc_cluster import description, durable, files
 from hpc_cluster.errors import DescriptionError
 from hpc_cluster.spool import Spool
-from hpc_cluster.store import Missing, Store
-from hpc_cluster.ticket import Ticket
+from hpc_cluster.store import CANNOT_LINK, Missing, Store
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """Errors that the next job meets as well; the request fails as a whole."""
@@ -28,7 +29,7 @@ class Load(NamedTuple):
     description: Dict[str, Any]
     script: bytes
     inputs: List[Tuple[str, int]]
-    """Of each input its key in the store (empty: it was sent into in/ directly) and its size."""
+    """Of each input its key in the store (empty: it was sent to the job directly) and its size."""
 
 
 class NotStaged(Exception):
@@ -55,31 +56,66 @@ def load_all(
     durable.sync_files([temporary for temporary, _ in copies])
     for temporary, final in copies:
         files.rename(temporary, final)
-    files.replace_all([pair for load in good for pair in _texts(spool, load)], "." + session)
-    durable.sync_folders(spool.path("jobs", load.job, "in") for load in good)
-    if good:
-        durable.sync_folder(spool.path("incoming"))
+    others = [load for load in good if not _name(spool, session, load)]
+    files.replace_all([pair for load in others for pair in _texts(spool, load)], "." + session)
+    is_all = durable.sync_files([spool.incoming_path(load.job, session) for load in good])
+    if others or not is_all:
+        spool.furnished([load.job for load in good])
+    durable.sync_folders(spool.path("jobs", load.job, "in") for load in good if _is_apart(load))
     return [load.job for load in good], again
 
 
+def _is_apart(load: Load) -> bool:
+    return load.description.get("protocol") == description.APART
+
+
+def _name(spool: Spool, session: str, load: Load) -> bool:
+    """Make the description, which the ticket holds, one of the job; False where that cannot be.
+
+    Nothing is replaced by what is not durable yet: another session may have published the job.
+    """
+    if _is_apart(load):
+        return False
+    try:
+        ticket = spool.incoming_path(load.job, session)
+        files.link(ticket, spool.path("jobs", load.job, description.NAME))
+        return True
+    except OSError as error:
+        # RACE: none; the session of a killed pass has left one.
+        if error.errno not in (*CANNOT_LINK, errno.EEXIST):
+            raise
+        return False
+
+
 def _texts(spool: Spool, load: Load) -> List[Tuple[files.Path, bytes]]:
-    return [
-        (spool.path("jobs", load.job, "script"), load.script),
-        (spool.path("jobs", load.job, "description.json"), files.to_json(load.description)),
-    ]
+    """Return what is to be written beside the inputs, where it is no link to the ticket."""
+    kept = description.whole(load.description, load.script)
+    found: List[Tuple[files.Path, bytes]] = []
+    if _is_apart(load):
+        found.append((spool.path("jobs", load.job, "script"), load.script))
+    return [*found, (spool.path("jobs", load.job, description.NAME), files.to_json(kept))]
 
 
 def _furnish(spool: Spool, store: Store, session: str, load: Load) -> List[Tuple[bytes, bytes]]:
-    """Check a job and link its inputs; return copies still to be synced and renamed."""
-    found = description.parse(load.description)
+    """Check a job, write its description into its ticket and link its inputs; return copies still
+    to be synced and renamed."""
+    kept = description.whole(load.description, load.script)
+    found = description.parse(kept)
     if found.job != load.job or [i.size for i in found.inputs] != [n for _, n in load.inputs]:
         raise DescriptionError("the description does not belong to what was staged")
-    if not files.exists(spool.ticket_path(Ticket("incoming", load.job, session=session))):
-        raise NotStaged("the job is not being staged by this session")
+    try:
+        files.rewrite(spool.incoming_path(load.job, session), files.to_json(kept))
+    except FileNotFoundError:
+        raise NotStaged("the job is not being staged by this session") from None
     copies = []
+    folder = spool.job_folder(load.job)
+    if _is_apart(load):
+        files.make_folder(files.join(folder, "in"))
     for number, (key, size) in enumerate(load.inputs):
-        final = spool.path("jobs", load.job, "in", str(number))
+        final = found.input_path(folder, number)
         if not key:
+            if _is_apart(load):
+                files.move(spool.input_path(load.job, number), final)
             if not _is_file(final, size):
                 raise NotStaged(f"input {number} did not arrive")
             continue

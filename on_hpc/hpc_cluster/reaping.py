@@ -99,7 +99,7 @@ def reap(spool: Spool, policy: Policy) -> List[str]:
 
 def _limits(spool: Spool, policy: Policy, ticket: Ticket) -> Tuple[int, int]:
     try:
-        path = files.join(spool.job_folder(ticket.job), "description.json")
+        path = files.join(spool.job_folder(ticket.job), description.NAME)
         found = description.read(path)
         return found.attempts, found.starts
     except (OSError, ClusterError):

@@ -2,7 +2,7 @@
 
     workspace (0700)
       PROTOCOL   incoming/  ready/  running/  done/INSTANCE/     tickets (`ticket`)
-      jobs/J/    description.json  script  in/  cancel  aN/      the data, which never moves
+      jobs/J/    description.json  in0  in1  cancel  aN/         the data, which never moves
       inputs/KEY   slots/K/   pilots/P/   trash/   kept/
 
 A job's state is the folder its ticket lies in, and a transition is one rename of that one file, so
@@ -163,11 +163,19 @@ class Spool:
 
     def path(self, *names: str) -> bytes:
         """Return the path of something in the workspace."""
-        return files.join(self.root, *names)
+        return self.root + b"/" + files.to_bytes("/".join(names))
 
     def job_folder(self, job: str) -> bytes:
         """Return jobs/J."""
         return self.path("jobs", job)
+
+    def input_path(self, job: str, number: int) -> bytes:
+        """Return jobs/J/inN."""
+        return self.path("jobs", job, f"in{number}")
+
+    def incoming_path(self, job: str, session: str) -> bytes:
+        """Return incoming/J.S."""
+        return self.path("incoming", f"{job}.{session}")
 
     def attempt_folder(self, job: str, attempt: int) -> bytes:
         """Return jobs/J/aN."""
@@ -234,7 +242,7 @@ class Spool:
     def waiting(self) -> List[Ticket]:
         """Return the ready tickets in the order to claim them: suspects last, then by age.
 
-        Age is the ticket's mtime, which the file server gave it when its staging began; it stays
+        Age is the ticket's mtime, which the file server gave it when its job was loaded; it stays
         through every rename. Suspects are jobs on which a pilot died.
         """
         ages: Dict[str, int] = {}
@@ -259,19 +267,19 @@ class Spool:
     # ---- staging and publishing --------------------------------------------------------------
 
     def begin_all(self, jobs: Sequence[str], session: str) -> None:
-        """Nothing to incoming: make incoming/J.S, jobs/J and jobs/J/in of a batch, durably.
+        """Nothing to incoming: make incoming/J.S and jobs/J of a batch; not yet durable.
 
         Made again, a ticket only becomes younger. An instance's done folder is made here as well.
         """
-        paths = []
         for instance in sorted({instance_of(job) for job in jobs}):
             files.make_folder(self.path("done", instance))
         for job in jobs:
             files.make_folder(self.job_folder(job))
-            files.make_folder(self.path("jobs", job, "in"))
-            paths.append(self.path("incoming", f"{job}.{session}"))
-            files.write_new(paths[-1], b"")
-        durable.sync_files(paths)
+            files.write_new(self.incoming_path(job, session), b"")
+
+    def furnished(self, jobs: Sequence[str]) -> None:
+        """Incoming stays incoming: make the names of a batch durable that `begin_all` made, and
+        those in its folders."""
         durable.sync_folders(
             [self.job_folder(job) for job in jobs]
             + [self.path(name) for name in ("jobs", "done", "incoming") if jobs]
@@ -281,7 +289,7 @@ class Spool:
         """Incoming stays incoming: show that its bytes still arrive, by a new mtime."""
         for job in jobs:
             try:
-                files.touch(self.path("incoming", f"{job}.{session}"))
+                files.touch(self.incoming_path(job, session))
             except FileNotFoundError:
                 # RACE: published or purged meanwhile; then there is nothing to show.
                 continue
@@ -294,8 +302,8 @@ class Spool:
         """
         answer = {}
         for job, session in jobs:
-            source = Ticket("incoming", job, session=session)
-            moved = files.move(self.ticket_path(source), self.ticket_path(Ticket("ready", job)))
+            target = self.ticket_path(Ticket("ready", job))
+            moved = files.move(self.incoming_path(job, session), target)
             answer[job] = "published" if moved else "already"
         if jobs:
             self._sync("ready", "incoming")
@@ -452,8 +460,8 @@ class Spool:
         """Return the paths of what is being made just now, or was left by a killed maker."""
         found = []
         for folder, pattern in DRAFTS.items():
-            names = files.names(self.path(folder) if folder else self.root)
-            found += [self.path(folder, name) for name in names if pattern.fullmatch(name)]
+            where = self.path(folder) if folder else self.root
+            found += [files.join(where, n) for n in files.names(where) if pattern.fullmatch(n)]
         return found
 
     def remove(self, draft: bytes) -> None:
@@ -485,13 +493,20 @@ def _delete(path: bytes, go_on: Callable[[], bool]) -> bool:
     if not go_on():
         return False
     try:
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISDIR(mode):
             files.unlink(path)
             return True
         # A job may have left folders that even their owner cannot list or empty.
-        files.change_mode(path, 0o700)
-        for name in os.listdir(path):
-            _delete(files.join(path, name), go_on)
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            files.change_mode(path, 0o700)
+        with os.scandir(path) as entries:
+            there = list(entries)
+        for entry in there:
+            if entry.is_dir(follow_symlinks=False):
+                _delete(entry.path, go_on)
+            elif go_on():
+                files.unlink(entry.path)
         return files.remove_folder(path)
     except OSError as error:
         # RACE: another pass empties the same trash. What cannot be deleted is tried again later.

@@ -93,8 +93,9 @@ class Store:
 
     def wanted(self, sizes: Iterable[Tuple[str, int]]) -> List[str]:
         """Return the keys that must be sent; the others are marked as wanted just now."""
-        now, missing = self.now(), []
-        for key, size in sizes:
+        named, missing = list(sizes), []
+        now = self.now() if named else 0
+        for key, size in named:
             try:
                 mtime = self._check(key, size)
                 files.set_times(self.path(key), now, mtime)

@@ -5,8 +5,10 @@
     running/J.aNcC.P              claimed by pilot P; N counts this start
     done/INSTANCE/J.aN.P.KIND     ended in start N under pilot P ("-": no pilot was involved)
 
-Tickets are empty files. Names are parsed strictly; whatever does not match is not ours and is
-ignored, so that an editor's backup or a network file system's `.nfs…` never becomes a job.
+What a ticket says is its name. It is made empty, and is given the job's description before it is
+published, to be one more name of that file (`loading`); nobody reads it here. Names are parsed
+strictly; whatever does not match is not ours and is ignored, so that an editor's backup or a
+network file system's `.nfs…` never becomes a job.
 """
 
 import re

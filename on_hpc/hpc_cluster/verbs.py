@@ -158,9 +158,8 @@ class Verbs:
         return answer
 
     def _collected(self, found: ticket.Ticket) -> Dict[str, Any]:
-        pilots = []
-        if found.pilot != ticket.NO_PILOT:
-            pilots = [pilot.read(self._spool, found.pilot)]
+        # Only the answer of a job on which pilots died says something of them.
+        pilots = [pilot.read(self._spool, found.pilot)] if found.kind == "died" else []
         try:
             result, error = self._result(found)
         except OSError as trouble:
@@ -201,7 +200,7 @@ class Verbs:
         return {"missing": sorted(self._store.wanted(sizes.items()))}
 
     def prepare(self, args: Dict[str, Any]) -> Dict[str, Any]:
-        """Incoming stays incoming: link the inputs, write description and script, durably."""
+        """Incoming stays incoming: link the inputs, write the description, durably."""
         loads = [self._load(entry) for entry in _list(args, "jobs")]
         prepared, again = load_all(self._spool, self._store, self._session, loads)
         return {"prepared": prepared, "again": again}

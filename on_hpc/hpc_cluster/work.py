@@ -54,8 +54,8 @@ class CannotStart(ClusterError):
         self.reason = reason
 
 
-def fill(folder: bytes, staged: bytes, found: Description, look: Look) -> None:
-    """Make work/ in an attempt's folder, with the inputs from where they were staged.
+def fill(folder: bytes, job_folder: bytes, found: Description, look: Look) -> None:
+    """Make work/ in an attempt's folder, with the inputs from the job's folder.
 
     Raises CannotStart for a missing or damaged input, OSError.
     """
@@ -69,7 +69,7 @@ def fill(folder: bytes, staged: bytes, found: Description, look: Look) -> None:
         files.make_folder(inputs)
         files.make_folder(files.join(work, "output"))
     for number, item in enumerate(found.inputs):
-        source = files.join(staged, str(number))
+        source = found.input_path(job_folder, number)
         try:
             size = look(os.stat, source).st_size
         except FileNotFoundError as error:

@@ -23,6 +23,7 @@ from operating import Operator, call
 from world import world
 
 from hpc_batch import config
+from hpc_cluster import PROTOCOL
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ON_HPC = CHECKOUT / "on_hpc"
@@ -286,7 +287,9 @@ def test_another_protocol_on_the_cluster_is_a_clear_message(
     theirs = tmp_path / "theirs"
     subprocess.run(["cp", "-r", ON_HPC, theirs], check=True)
     package = theirs / "hpc_cluster/__init__.py"
-    package.write_text(package.read_text().replace("\nPROTOCOL = 1\n", "\nPROTOCOL = 9\n"))
+    package.write_text(
+        package.read_text().replace(f"\nPROTOCOL = {PROTOCOL}\n", "\nPROTOCOL = 9\n")
+    )
     operate.world.configure(hpc_env={"scripts": theirs / "scripts"})
     code, found = operate.checks("--only", "checkout")
     assert code == 1

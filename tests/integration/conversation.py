@@ -16,6 +16,7 @@ from hpc_batch import far_end, hosts, session, tidings
 from hpc_batch.bulk import Outgoing
 from hpc_batch.config import Remote
 from hpc_batch.inputs import examine
+from hpc_cluster import PROTOCOL
 
 INSTANCE = "0123abcd"
 
@@ -78,7 +79,7 @@ def outgoing(path: Path, job: str = "", number: int = 0) -> Outgoing:
 
 def load(job: str, *inputs: tidings.Carried, script: bytes = b"#!/bin/sh\ntrue\n") -> tidings.Load:
     description = {
-        "protocol": 1,
+        "protocol": PROTOCOL,
         "id": job,
         "instance": job[:8],
         "name": "thing.job",

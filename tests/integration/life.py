@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hpc_cluster import PROTOCOL
 from hpc_cluster.channel import Channel, Ended
 from hpc_cluster.frames import Frames
 from hpc_cluster.spool import Spool
@@ -102,7 +103,7 @@ def wanted() -> dict[str, Any]:
         "script": "#!/bin/sh\n",
         "inputs": [{"key": KEY, "bytes": len(STORED)}, {"sent": True, "bytes": len(SENT)}],
         "description": {
-            "protocol": 1,
+            "protocol": PROTOCOL,
             "id": JOB,
             "instance": INSTANCE,
             "name": "x.job",
@@ -123,10 +124,10 @@ def wanted() -> dict[str, Any]:
 def check(workspace: Path) -> None:
     """A job that is ready has everything that it needs, whole."""
     folder = workspace / "jobs" / JOB
-    assert (folder / "in" / "0").read_bytes() == STORED
-    assert (folder / "in" / "1").read_bytes() == SENT
-    assert (folder / "script").read_bytes() == b"#!/bin/sh\n"
-    assert json.loads((folder / "description.json").read_text()) == wanted()["description"]
+    assert (folder / "in0").read_bytes() == STORED
+    assert (folder / "in1").read_bytes() == SENT
+    found = json.loads((folder / "description.json").read_text())
+    assert found == {**wanted()["description"], "text": "#!/bin/sh\n"}
 
 
 def write(record: Path, known: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from workshop import SESSION, Workshop, wait_until
 
-from hpc_cluster import clock, effects, files
+from hpc_cluster import PROTOCOL, clock, description, effects, files, work
 from hpc_cluster.attempt import AGAIN_S, Attempt, Context
 from hpc_cluster.guard import Guard
 from hpc_cluster.walltime import Walltime
@@ -38,13 +38,19 @@ def guard() -> Iterator[Guard]:
     guard.close()
 
 
-def begun(shop: Workshop, guard: Guard, wake: object = lambda: None) -> Attempt:
+def begun(
+    shop: Workshop,
+    guard: Guard,
+    wake: object = lambda: None,
+    found: description.Description | None = None,
+) -> Attempt:
     """Claim the job that waits, and begin its attempt."""
     (ticket,) = shop.spool.waiting()
     ours = shop.spool.claim(ticket, PILOT)
     assert ours is not None
     walltime = Walltime.of(None, {})
-    return Attempt(Context(shop.spool, PILOT, None, walltime, guard, dict(os.environb), wake), ours)
+    context = Context(shop.spool, PILOT, None, walltime, guard, dict(os.environb), wake)
+    return Attempt(context, ours, found)
 
 
 def test_an_attempt_has_moved_on_whenever_it_wakes_the_runner(shop: Workshop, guard: Guard) -> None:
@@ -102,7 +108,7 @@ def test_what_is_quick_needs_no_thread(shop: Workshop, guard: Guard) -> None:
 def test_what_is_not_seen_at_once_is_looked_for_again(shop: Workshop, guard: Guard) -> None:
     """On a network file system one ENOENT means little."""
     job = shop.stage("#!/bin/sh\nexec sleep 60\n", inputs=[("in", b"x")])
-    late = shop.spool.path("jobs", job, "in", "0")
+    late = shop.spool.input_path(job, 0)
     files.rename(late, late + b".hidden")
     shop.spool.publish_all([(job, SESSION)])
     attempt = begun(shop, guard)
@@ -117,6 +123,30 @@ def test_what_is_not_seen_at_once_is_looked_for_again(shop: Workshop, guard: Gua
     wait_until(runs)
     assert attempt.phase == "running"
     attempt.lose()
+
+
+def test_what_the_previous_protocol_laid_out_runs(shop: Workshop, guard: Guard) -> None:
+    script = "#!/bin/sh\ncat in > out\n"
+    job = shop.job(script, inputs=[("in", b"x")], outputs=["out"], protocol=PROTOCOL - 1)
+    assert os.path.exists(files.join(shop.spool.job_folder(job), "script"))
+    attempt = begun(shop, guard)
+    over(attempt)
+    assert attempt.kind == "ok" and shop.result(job)["outputs"]["o0"]["bytes"] == 1
+
+
+def test_a_job_is_lost_whose_files_went_after_it_was_chosen(
+    shop: Workshop, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever chose it has read its description, and the script in it."""
+    monkeypatch.setattr(work, "PAUSES_S", (0.01, 0.01))
+    job = shop.job("#!/bin/sh\n")
+    folder = shop.spool.job_folder(job)
+    found = description.read(files.join(folder, description.NAME))
+    files.remove_tree(folder)
+    attempt = begun(shop, guard, found=found)
+    over(attempt)
+    assert shop.result(job)["reason"] == "lost"
+    assert "deleted" in shop.result(job)["message"]
 
 
 def test_a_start_that_another_pilot_has_begun_is_left_alone(shop: Workshop, guard: Guard) -> None:

@@ -10,7 +10,7 @@ import time
 import pytest
 from workshop import INSTANCE, SESSION, WORD, Workshop, group_lives, wait_until
 
-from hpc_cluster import files, pilot, slots
+from hpc_cluster import PROTOCOL, files, pilot, slots
 
 Q = secrets.token_hex(8)
 
@@ -99,7 +99,8 @@ def test_a_failing_script_is_answered_with_its_return_code(shop, script, rc, wor
     ("script", "changes", "words"),
     [
         ("#!/no/such/interpreter\n", {}, "/no/such/interpreter"),
-        (None, {}, "deleted"),
+        (None, {"protocol": PROTOCOL - 1}, "deleted"),
+        (None, {}, "text is missing"),
         ("#!/bin/sh\n", {"layout": "round"}, "layout 'round'"),
         ("#!/bin/sh\n", {"inputs": [{"key": "i", "name": "x", "bytes": 3}]}, "'x' is missing"),
         ("#!/bin/sh\n", {"outputs": [{"key": "o", "name": "../x"}]}, "'../x' is no base name"),
@@ -116,7 +117,7 @@ def test_a_job_that_cannot_be_started_is_answered_and_never_stuck(shop, script, 
 
 def test_a_damaged_input_is_noticed_before_the_job_starts(shop):
     job = shop.stage("#!/bin/sh\ntouch started\n", inputs=[("x", b"whole")])
-    path = shop.spool.path("jobs", job, "in", "0")
+    path = shop.spool.input_path(job, 0)
     files.unlink(path)
     files.write_new(path, b"cut")
     shop.spool.publish_all([(job, SESSION)])

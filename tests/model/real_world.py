@@ -256,7 +256,7 @@ class RealWorld:
             return "write ticket"
         if making and inner[-1] == "cancel":
             return "flag"
-        if name == "rename" and other.endswith("/description.json"):
+        if name in ("link", "rename") and other.endswith("/description.json"):
             return "load"
         if name == "rename" and inner[0] == "incoming":
             return "publish"

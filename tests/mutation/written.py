@@ -292,9 +292,16 @@ STAGING = (
     far(
         "loading",
         "any session",
-        '    if not files.exists(spool.ticket_path(Ticket("incoming", load.job, session=session))):',
-        "    if False:",
+        "        files.rewrite(spool.incoming_path(load.job, session), files.to_json(kept))\n",
+        "        files.write_new(spool.incoming_path(load.job, session), files.to_json(kept))\n",
         "a late session loads no job",
+    ),
+    far(
+        "loading",
+        "another session's description",
+        "        if error.errno not in (*CANNOT_LINK, errno.EEXIST):\n            raise\n",
+        "        return error.errno == errno.EEXIST\n",
+        "a late session writes over no description of a published job",
     ),
     far(
         "loading",

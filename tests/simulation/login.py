@@ -66,7 +66,9 @@ class FarChannel:
         del self.inbox[:size]
         return memoryview(data)
 
-    def say(self, value: dict[str, Any], data: bytes | memoryview = b"") -> None:
+    def say(
+        self, value: dict[str, Any], data: bytes | memoryview = b"", *, more: bool = False
+    ) -> None:
         self.write(files.to_json(value) + bytes(data))
 
     def write(self, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpc_cluster import description, files
+from hpc_cluster import PROTOCOL, description, files
 from hpc_cluster.errors import DescriptionError
 
 J = "0123abcd-0199aabbccd-" + "0" * 16
@@ -10,7 +10,8 @@ J = "0123abcd-0199aabbccd-" + "0" * 16
 
 def tree(**changes):
     base = {
-        "protocol": 1,
+        "protocol": PROTOCOL,
+        "text": "#!/bin/sh\n",
         "id": J,
         "instance": "0123abcd",
         "name": "thing.job",
@@ -35,12 +36,31 @@ def test_a_description_is_read(tmp_path):
     assert found.job == J and found.time_limit == 60
     assert found.inputs == (description.Input("a", "in.mp3", 3),)
     assert found.outputs == (description.Output("b", "out.txt"),)
+    assert description.script(found, b"/nowhere", files.read_bytes) == b"#!/bin/sh\n"
+    assert found.input_path(b"/j", 1) == b"/j/in1"
+
+
+def test_the_previous_protocol_keeps_the_script_and_the_inputs_apart(tmp_path):
+    kept = description.whole(tree(protocol=1, text="absent"), b"#!/bin/sh\n")
+    assert "text" not in kept
+    found = description.parse(kept)
+    files.write_new(str(tmp_path / "script"), b"echo \xff\n")
+    folder = files.to_bytes(str(tmp_path))
+    assert description.script(found, folder, files.read_bytes) == b"echo \xff\n"
+    assert found.input_path(b"/j", 1) == b"/j/in/1"
+
+
+def test_a_script_is_kept_byte_for_byte():
+    found = description.parse(description.whole(tree(text="absent"), b"echo \xff\n"))
+    assert found.text == b"echo \xff\n"
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"protocol": 9}, "protocol 9, this program speaks 1"),
+        ({"protocol": 9}, f"protocol 9, this program speaks {PROTOCOL}"),
+        ({"text": "absent"}, "text is missing or no text"),
+        ({"text": "\ud800"}, "text stands for no bytes"),
         ({"id": "../x"}, "id '../x' is no job's id"),
         ({"instance": "ffffffff"}, "instance 'ffffffff' is not the one"),
         ({"word": "a"}, "word 'a' is not hpcb"),

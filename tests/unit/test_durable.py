@@ -252,8 +252,10 @@ def test_a_job_on_its_way(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> No
     spool = shop.spool
     job, other = shop.stage("true"), shop.stage("true")
     disk = Watched(monkeypatch)
-    spool.begin_all([job, other, f"{INSTANCE}-0199aabbccd-{0xF << 60:016x}"], SESSION)
-    check(disk)
+    jobs = [job, other, f"{INSTANCE}-0199aabbccd-{0xF << 60:016x}"]
+    spool.begin_all(jobs, SESSION)
+    spool.furnished(jobs)
+    check(disk, "." + SESSION)  # what a ticket holds is durable when the job is loaded
     spool.publish_all([(job, SESSION), (other, SESSION)])
     check(disk)
     for kind in ("release", "crash", "unclaim", "finish"):
@@ -306,6 +308,31 @@ def test_loading(shop: Workshop, monkeypatch: pytest.MonkeyPatch, *, links: bool
     check(disk)
 
 
+@pytest.mark.parametrize("count", [1, durable.FEW + 1], ids=["one", "many"])
+@pytest.mark.parametrize("syncfs", [True, False], ids=["with syncfs", "without syncfs"])
+@pytest.mark.parametrize("links", [True, False], ids=["with links", "without links"])
+def test_what_is_loaded_is_durable_with_all_that_was_announced(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, *, count: int, syncfs: bool, links: bool
+) -> None:
+    """Nothing else makes the tickets and folders durable that were made when it was announced."""
+    monkeypatch.setattr(effects, "has_syncfs", lambda: syncfs)
+    spool, job = shop.spool, shop.stage("true")
+    described = files.read_json(files.join(spool.job_folder(job), "description.json"))
+    jobs = [f"{INSTANCE}-0199aabbccd-{0xF << 60 | n:016x}" for n in range(count)]
+    loads = [Load(job, {**described, "id": job}, b"true", []) for job in jobs]
+    if not links:
+
+        def link(*paths: Any) -> None:
+            raise OSError(18, os.strerror(18))
+
+        monkeypatch.setattr(effects, "link", link)
+    disk = Watched(monkeypatch)
+    spool.begin_all(jobs, SESSION)
+    store = Store(spool.path("inputs"), SESSION)
+    assert load_all(spool, store, SESSION, loads) == (jobs, {})
+    check(disk)
+
+
 class Deaf:
     """A channel to nobody."""
 
@@ -320,7 +347,7 @@ def test_files_that_arrive(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> N
     for target in (("key", "c" * 32), ("job", job, 0)):
         frames._arrival(target).write(0, bytearray(b"12345"), 5)
     assert frames._sync() == []
-    check(disk, "/.clock." + SESSION)
+    check(disk, "/.clock." + SESSION, "/in0")  # the name of a job's file, when it is loaded
 
 
 @pytest.mark.parametrize("syncfs", [True, False], ids=["with syncfs", "without syncfs"])

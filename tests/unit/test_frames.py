@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -18,7 +19,7 @@ from workshop import INSTANCE, SESSION, Workshop
 
 from hpc_batch import bulk, far_end
 from hpc_batch.config import Remote
-from hpc_cluster import arrival, channel, files, frames, loading, store
+from hpc_cluster import arrival, channel, effects, files, frames, loading, store
 
 ENV = {"workspace": "/scratch/it's here/ws", "scripts": "/home/u/hpc batch/on_hpc/scripts"}
 
@@ -122,8 +123,7 @@ def test_a_late_session_gives_no_file_of_a_job_its_name(shop: Workshop) -> None:
         arriving._arrival(("job", job, 0)).write(0, memoryview(b"12345"), 5)
         failed = arriving._sync()
         assert [entry["errno"] for entry in failed] == ([] if kept else ["ESTALE"])
-        there = os.listdir(shop.spool.path("jobs", job, "in"))
-        assert there == ([b"0"] if kept else [])
+        assert os.path.exists(shop.spool.input_path(job, 0)) is kept
 
 
 def test_while_bytes_arrive_pilots_see_that_jobs_are_still_coming(
@@ -151,7 +151,64 @@ def test_what_lies_where_an_input_goes_is_not_taken_for_it(shop: Workshop) -> No
     load = loading.Load(job, described, b"true", [(key, 5)])
     for _ in range(2):
         assert loading.load_all(shop.spool, stored, SESSION, [load]) == ([job], {})
-        assert files.read_bytes(shop.spool.path("jobs", job, "in", "0")) == b"today"
+        assert files.read_bytes(shop.spool.input_path(job, 0)) == b"today"
+
+
+def staged(shop: Workshop) -> tuple[loading.Load, str]:
+    """Return a job that is to be loaded, and where its description will lie."""
+    job = shop.stage("true")
+    path = os.fsdecode(files.join(shop.spool.job_folder(job), "description.json"))
+    described = files.read_json(path)
+    os.unlink(path)
+    return loading.Load(job, described, b"true", []), path
+
+
+def load_in(shop: Workshop, session: str, load: loading.Load) -> bytes:
+    """Load a job in a session of its own; return its ticket."""
+    stored = store.Store(shop.spool.path("inputs"), session)
+    shop.spool.begin_all([load.job], session)
+    assert loading.load_all(shop.spool, stored, session, [load]) == ([load.job], {})
+    return shop.spool.incoming_path(load.job, session)
+
+
+def test_a_description_is_its_ticket_under_another_name(shop: Workshop) -> None:
+    load, path = staged(shop)
+    for _ in range(2):
+        ticket = load_in(shop, SESSION, load)
+        assert os.path.samefile(path, ticket)
+        assert os.listdir(os.path.dirname(path)) == ["description.json"]
+        assert files.read_json(path)["text"] == "true"
+
+
+def test_where_no_links_can_be_made_a_description_is_a_file(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*paths: Any) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(effects, "link", refuse)
+    load, path = staged(shop)
+    for _ in range(2):
+        load_in(shop, SESSION, load)
+        assert os.stat(path).st_nlink == 1
+        assert os.listdir(os.path.dirname(path)) == ["description.json"]
+        assert files.read_json(path)["text"] == "true"
+
+
+def test_a_late_session_takes_nothing_from_the_description_of_a_published_job(
+    shop: Workshop,
+) -> None:
+    """What it writes over and over is its own ticket."""
+    load, path = staged(shop)
+    late = load_in(shop, "f" * 16, load)
+    load_in(shop, SESSION, load)
+    shop.spool.publish_all([(load.job, SESSION)])
+    assert not os.path.samefile(path, late)
+    files.rewrite(late, b"")
+    assert files.read_json(path)["text"] == "true"
+    load_in(shop, "f" * 16, load)
+    assert files.read_json(path)["text"] == "true"
+    assert os.listdir(os.path.dirname(path)) == ["description.json"]
 
 
 def test_bytes_that_leave_a_gap_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from hpc_cluster import effects, files
+from hpc_cluster import PROTOCOL, effects, files
 from hpc_cluster.errors import WorkspaceError
 from hpc_cluster.spool import FOLDERS, Spool
 from hpc_cluster.ticket import Ticket, parse
@@ -54,7 +54,7 @@ def test_a_missing_workspace_is_made_private_with_protocol_last(tmp_path):
     assert made and not Spool.make(spool.workspace)[1]
     assert stat.S_IMODE(os.stat(spool.root).st_mode) == 0o700
     assert sorted(files.names(spool.root)) == sorted([*FOLDERS, "PROTOCOL"])
-    assert files.read_bytes(spool.path("PROTOCOL")) == b"1\n"
+    assert files.read_bytes(spool.path("PROTOCOL")) == b"%d\n" % PROTOCOL
 
 
 def test_foreign_files_do_not_hinder_a_new_workspace(tmp_path):
@@ -78,7 +78,9 @@ def test_our_names_without_protocol_are_refused(tmp_path):
 def test_another_protocol_is_refused(spool):
     files.write_new(spool.path("PROTOCOL"), b"7\n")
     for use in (Spool.open, Spool.make):
-        with pytest.raises(WorkspaceError, match="protocol '7' and this program speaks 1"):
+        with pytest.raises(
+            WorkspaceError, match=f"protocol '7' and this program speaks {PROTOCOL}"
+        ):
             use(spool.workspace)
 
 
@@ -370,6 +372,7 @@ def test_trash_is_emptied_whatever_a_job_left_there(spool):
 def test_a_job_purged_twice_under_one_name_has_room_in_the_trash(spool):
     for _ in range(3):
         published(spool, job(1))
+        files.write_new(spool.input_path(job(1), 0), b"")
         spool.purge_all([job(1)], keep=False)
     assert len(files.names(spool.path("trash"))) == 3
 
@@ -397,8 +400,8 @@ def test_nobody_can_publish_what_is_being_removed_and_a_kill_leaves_its_ticket(s
 def test_what_is_discarded_twice_has_two_names(spool):
     for content in (b"1", b"2"):
         spool.begin_all([job(1)], S)
-        files.write_new(spool.path("jobs", job(1), "script"), content)
+        files.write_new(spool.path("jobs", job(1), "in0"), content)
         spool.purge_all([job(1)], keep=True)
     assert sorted(files.names(spool.path("kept"))) == [job(1), job(1) + ".1"]
-    found = [files.read_bytes(spool.path("kept", n, "script")) for n in (job(1), job(1) + ".1")]
+    found = [files.read_bytes(spool.path("kept", n, "in0")) for n in (job(1), job(1) + ".1")]
     assert found == [b"1", b"2"]

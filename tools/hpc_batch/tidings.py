@@ -76,7 +76,7 @@ class Collected:
     result: Mapping[str, Any] | None
     """`result.json`; None where no attempt got as far."""
     pilots: tuple[Mapping[str, Any], ...]
-    """`pilot.json`, with the runner's part over it, of the pilot in the ticket's name."""
+    """Where it died of its pilots: `pilot.json`, with the runner's part over it, of the last."""
     error: str | None
     passing: bool = False
     """The result may be there, and cannot be read now."""

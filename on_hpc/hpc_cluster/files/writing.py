@@ -23,6 +23,15 @@ def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
         effects.close(descriptor)
 
 
+def rewrite(path: Path, data: bytes) -> None:
+    """Empty an existing file and write it in place; not yet durable. Raises FileNotFoundError."""
+    descriptor = effects.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)
+    try:
+        write_all(descriptor, data)
+    finally:
+        effects.close(descriptor)
+
+
 def open_partial(path: Path, mode: int = 0o600) -> int:
     """Open a file that arrives in pieces, for reading and writing; made when it is missing."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
