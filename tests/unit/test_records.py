@@ -193,6 +193,28 @@ def test_a_journal_that_is_written_anew_is_durable_before_it_takes_the_old_ones_
     assert (disk.early, disk.pending()) == ([], [])
 
 
+def test_the_name_of_a_journal_that_a_killed_pass_wrote_anew_is_durable_before_a_step_counts(
+    path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut would bring back the old one, which lacks the step."""
+    disk = Watched(monkeypatch)
+    real = effects.fsync
+
+    def killed(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}") == str(path.parent):
+            raise SystemExit
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hpc_batch.journal.SLACK", -(1 << 20))
+        patch.setattr(effects, "fsync", killed)
+        with pytest.raises(SystemExit):
+            again(path)
+    assert disk.pending()
+    again(path).save_all([record("PUBLISHED")])
+    assert disk.pending() == []
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("effect", ["open", "write", "fsync", "rename"])

@@ -96,6 +96,8 @@ class Journal:
         """When it is longer, it is counted how much of it is needed."""
         self._unsure: int | None = None
         """From where on the disk may hold something else than is known here."""
+        self._is_named = False
+        """Its name is durable; whoever wrote it anew may have been killed before it was."""
 
     def read(self) -> Journal:
         """Read all of it; return this journal. Raises OSError, and Damaged where it is no file."""
@@ -214,6 +216,8 @@ class Journal:
         self.make_sure()
         if self._end > self._limit:
             self.shorten()
+        if not self._is_named:
+            self._name()
         self._unsure = self._end
         lines = _Written(self._end)
         files.write_end(
@@ -237,10 +241,15 @@ class Journal:
             since = self._unsure
         if since is not None:
             self._unsure = since
-            durable.sync_folder(os.path.dirname(self.path))
+            self._name()
             text = files.read_span(self.path, since, self._end)
             files.write_end(self.path, since, [text])
             self._unsure = None
+
+    def _name(self) -> None:
+        """Make its name durable."""
+        durable.sync_folder(os.path.dirname(self.path))
+        self._is_named = True
 
     def shorten(self) -> None:
         """Write it anew if most of it does not count, or some is damaged. Raises OSError."""
@@ -249,7 +258,7 @@ class Journal:
             return
         lines = _Written(0)
         text = b"".join(lines.add(job, self._needed_of(job)) for job in self._lines)
-        self._unsure = 0
+        self._unsure, self._is_named = 0, False
         try:
             files.replace(self.path, text, suffix=NEW)
         except OSError as error:
@@ -259,7 +268,7 @@ class Journal:
             self.make_sure()
             self._limit = 2 * self._end
             return
-        self._unsure = None
+        self._unsure, self._is_named = None, True
         self._lines, self._has_damage, self._end = {}, False, 0
         for written in lines.written:
             self._note(*written)
