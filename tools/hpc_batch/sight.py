@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hpc_batch.plan import Place
 
 if TYPE_CHECKING:
+    from hpc_batch.tidings import Census as Listed
     from hpc_batch.tidings import Collected
 
 Census = dict[str, tuple[Place, str]]
@@ -29,3 +30,17 @@ class Sight:
     """What stands behind tickets in done, of those that the census has read."""
     told: set[str] = field(default_factory=set)
     """Jobs whose cancellation the cluster was told of in this pass."""
+
+    def see(self, listed: Listed, published: Iterable[str]) -> None:
+        """Take in a complete answer; `published` are the jobs that it must list."""
+        found: Census = {}
+        places: list[tuple[Place, tuple[str, ...]]] = [
+            ("incoming", listed.incoming),
+            ("ready", listed.ready),
+            ("running", listed.running),
+            ("done", listed.done),
+        ]
+        for place, names in places:
+            found.update((name.split(".")[0], (place, name)) for name in names)
+        self.done, self.collected = listed.done, listed.collected
+        self.census, self.counted = found, frozenset(published)

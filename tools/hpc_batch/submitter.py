@@ -37,7 +37,7 @@ from hpc_batch.portions import Portions
 from hpc_batch.record import Record
 from hpc_batch.records import Records
 from hpc_batch.report import Report
-from hpc_batch.sight import Census, Sight
+from hpc_batch.sight import Sight
 from hpc_batch.state import Busy, State, check_home, hold, is_at_home
 from hpc_batch.trouble import Ledger
 from hpc_batch.upkeep import TROUBLES, Upkeep
@@ -387,19 +387,8 @@ class Pass:
         except RemoteError as error:
             self.access.lost(error)
             return
-        if not census.complete:
-            return
-        found: Census = {}
-        places: list[tuple[plan.Place, tuple[str, ...]]] = [
-            ("incoming", census.incoming),
-            ("ready", census.ready),
-            ("running", census.running),
-            ("done", census.done),
-        ]
-        for place, names in places:
-            found.update((name.split(".")[0], (place, name)) for name in names)
-        self.sight.done, self.sight.collected = census.done, census.collected
-        self.sight.census, self.sight.counted = found, frozenset(published)
+        if census.complete:
+            self.sight.see(census, published)
 
     def _keep_up(self) -> None:
         """Have the cluster look after its pilots, and itself."""
