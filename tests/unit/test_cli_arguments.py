@@ -14,6 +14,7 @@ from hpc_batch.cli import arguments as line
 from hpc_batch.cli import requests as typed
 from hpc_batch.cli.output import CommandError, escape
 from hpc_batch.cli.request import Pass
+from hpc_cluster import PROTOCOL
 
 
 def refused(*argv: str) -> CommandError:
@@ -255,7 +256,8 @@ def test_help_and_version_are_answers_not_errors(
 ) -> None:
     assert main(argv) == 0
     told = capsys.readouterr()
-    assert told.out.startswith(("hpc-batch 0.1.0 (protocol 1)", "usage: hpc-batch"))
+    version = f"hpc-batch 0.1.0 (protocol {PROTOCOL})"
+    assert told.out.startswith((version, "usage: hpc-batch"))
     assert told.err == ""
 
 

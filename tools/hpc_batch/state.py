@@ -10,6 +10,7 @@ lose or repeat jobs; it is refused until the operator says `hpc-batch resume --r
       lock  machine  trouble.json         instance  probe
       journal  history.jsonl              J.drop  J.answer  J.cancel
       status.json  portions.json  paused  log
+      failed.json  swept.json  ahead.json
 """
 
 from __future__ import annotations

@@ -272,7 +272,7 @@ def _add_operator_verbs(verbs: Any) -> None:
 
     pause = verbs.add_parser(
         "pause",
-        help="submit no pilots for a while",
+        help="carry no new jobs to the cluster for a while",
         description="Stop carrying new jobs to the cluster, until `resume` or the time given.",
     )
     pause.add_argument("reason", metavar="REASON", nargs="?", default="")
@@ -322,7 +322,11 @@ def _add_operator_verbs(verbs: Any) -> None:
         "removed, and answers in the dropbox are their users'.",
     )
     clean.add_argument(
-        "--older-than", metavar="TIME", type=duration, default=timedelta(days=14), help="14d"
+        "--older-than",
+        metavar="TIME",
+        type=duration,
+        default=timedelta(days=14),
+        help="what is at least so old (default: 14d)",
     )
     clean.add_argument(
         "--kept", action="store_true", help="also what --nocleanup kept on the cluster, when old"
