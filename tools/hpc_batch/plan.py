@@ -67,6 +67,16 @@ ORDER: tuple[Step, ...] = (
 )
 """What frees space comes before what uses it; an answer decided late goes out in the same pass."""
 
+BEGUN: dict[Phase, Step] = {
+    "INTENT": "accept",
+    "PUBLISHING": "publish",
+    "PLACING": "place",
+    "UNPLACING": "unplace",
+    "ANSWERING": "answer",
+    "CLEANING": "clean",
+}
+"""Phases that go on with one step, whatever is observed."""
+
 STUCK_S = 48 * 3600
 """What may pass is waited for so long; then the job is answered with the error."""
 
@@ -100,16 +110,8 @@ class Seen:
 
 def next_step(seen: Seen) -> Step:
     """Return the one step that moves a job on."""
-    before: dict[Phase, Step] = {
-        "INTENT": "accept",
-        "PUBLISHING": "publish",
-        "PLACING": "place",
-        "UNPLACING": "unplace",
-        "ANSWERING": "answer",
-        "CLEANING": "clean",
-    }
-    if seen.phase in before:
-        return before[seen.phase]
+    if seen.phase in BEGUN:
+        return BEGUN[seen.phase]
     if seen.phase in ("ACCEPTED", "STAGING"):
         if seen.cancel:
             return "withdraw"

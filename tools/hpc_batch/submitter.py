@@ -249,19 +249,19 @@ class Pass:
         self._expect_cluster(listing)
         self._observe_cluster(listing)
         self._cancelled = self.state.cancelled()
-        steps: list[plan.Step] | None = None
+        planned = self._planned()
         for step in plan.ORDER:
             if step == "check":
+                before = list(self.records), self._cancelled
                 self._admission.take(listing, paused=self._paused)
                 self._cancelled = self.state.cancelled()
-                steps = None
-            if steps is None:
-                steps = [self._next(r) for r in self.records]
-            batch = [r for r, found in zip(self.records, steps) if found == step]
+                if before != (list(self.records), self._cancelled):
+                    planned = self._planned()
+            batch = planned.get(step)
             if batch and not (self._paused and step == "stage"):
                 for portion in self._portions.of(step, batch):
                     self._act(step, portion)
-                steps = None
+                planned = self._planned()
         self._keep_up()
         if self.access.connection is not None:
             # Only now: a login alone is no end of a trouble that comes after it in each pass.
@@ -273,6 +273,13 @@ class Pass:
         if "steps" in vars(self):
             self.steps.intake.tell()
         self._tell_travels()
+
+    def _planned(self) -> dict[plan.Step, list[Record]]:
+        """Return the jobs whose next step each one is, as things are now."""
+        planned: dict[plan.Step, list[Record]] = {}
+        for record in self.records:
+            planned.setdefault(self._next(record), []).append(record)
+        return planned
 
     def _next(self, record: Record) -> plan.Step:
         place, name = (self.sight.census or {}).get(record.id, (None, ""))
