@@ -1119,15 +1119,15 @@ PILOTS = (
     near(
         "journal",
         "any line",
-        "            if job is not None and _is_whole(text):\n",
-        "            if job is not None:\n",
+        'if text[:9] != b"%08x " % checksum(content) or content[-1:]',
+        "if content[-1:]",
         "of a line that is not whole nothing is believed",
     ),
     near(
         "journal",
         "an older paper",
-        "                if job in damaged and job in self._lines:\n",
-        "                if False:\n",
+        "                    if job in damaged and job in self._lines:\n",
+        "                    if False:\n",
         "a damaged line may have held a newer paper",
     ),
     near(

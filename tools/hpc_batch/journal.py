@@ -119,16 +119,18 @@ class Journal:
         damaged: set[str | None] = set()
         for text in files.lines(self.path, begin):
             end = begin + len(text)
-            job = _job_of(text)
-            if job is not None and _is_whole(text):
+            whole = _whole(text)
+            if whole is None:
+                damaged.add(_job_of(text))
+            else:
+                job, fields = whole
                 if damaged:
                     self._has_damage = True
-                if job in damaged and job in self._lines:
-                    self._lines[job].papers.clear()  # There may have been newer ones.
-                damaged.discard(job)
-                self._note(job, _Span(begin, end), _papers_in(job, text))
-            else:
-                damaged.add(job)
+                    if job in damaged and job in self._lines:
+                        self._lines[job].papers.clear()  # There may have been newer ones.
+                    damaged.discard(job)
+                names = [sys.intern(name.decode()) for name in fields[1::2]] if fields else None
+                self._note(job, _Span(begin, end), names)
             begin = end
 
     def _note(self, job: str, span: _Span, papers: Sequence[str] | None) -> None:
@@ -139,7 +141,8 @@ class Journal:
             return
         lines = self._lines.setdefault(job, _Lines(span))
         lines.last = span
-        lines.papers.update(dict.fromkeys(papers, span))
+        for name in papers:
+            lines.papers[name] = span
 
     def _needed(self) -> int:
         """Return how many bytes count."""
@@ -156,16 +159,12 @@ class Journal:
 
         Raises OSError.
         """
-        lasts = {lines.last.begin: job for job, lines in self._lines.items()}
-        begin = 0
-        for text in files.lines(self.path):
-            job = lasts.get(begin)
-            if job is not None:
-                document: Mapping[str, Any] = {}
-                with contextlib.suppress(Damaged):
-                    document = self._parsed(job, "", self._fields(job, text))
-                yield job, begin, document
-            begin += len(text)
+        spans = {job: lines.last for job, lines in self._lines.items()}
+        for job, text in zip(spans, files.read_spans(self.path, spans.values())):
+            document: Mapping[str, Any] = {}
+            with contextlib.suppress(Damaged):
+                document = self._parsed(job, "", self._fields(job, text))
+            yield job, spans[job].begin, document
 
     def record(self, job: str) -> Mapping[str, Any]:
         """Return the record of a job. Raises Damaged, OSError."""
@@ -194,10 +193,10 @@ class Journal:
 
     def _fields(self, job: str, text: bytes) -> dict[str, bytes]:
         """Return the JSON of the record (named "") and of each paper in a line."""
-        if _job_of(text) != job or not _is_whole(text):
+        found, fields = _whole(text) or ("", [])
+        if found != job:
             raise Damaged(self.path, f"a line of {job}")
-        record, *rest = text[10 + len(job) : -1].split(b"\t")
-        return {"": record, **dict(zip(map(bytes.decode, rest[::2]), rest[1::2]))}
+        return {"": fields[0], **dict(zip(map(bytes.decode, fields[1::2]), fields[2::2]))}
 
     def _parsed(self, job: str, name: str, fields: Mapping[str, bytes]) -> Any:
         """Return a paper, or the record."""
@@ -291,7 +290,9 @@ class _Written:
         """Return one more line."""
         text = _line(job, fields)
         begin, self._end = self._end, self._end + len(text)
-        self.written.append((job, _Span(begin, self._end), _papers_in(job, text)))
+        self.written.append(
+            (job, _Span(begin, self._end), None if fields is None else [*fields][1:])
+        )
         return text
 
 
@@ -313,15 +314,17 @@ def checksum(content: bytes) -> int:
     return zlib.crc32(content)
 
 
-def _papers_in(job: str, text: bytes) -> Sequence[str] | None:
-    """Return which papers are in a whole line of a job; None: it forgets the job."""
-    if len(text) == len(job) + 10:
+def _whole(text: bytes) -> tuple[str, list[bytes]] | None:
+    """Return the job of a line and what stands behind it, or None when it is not whole.
+
+    That is the record, and the name and the content of each paper; nothing where it forgets the
+    job.
+    """
+    content = text[9:]
+    if text[:9] != b"%08x " % checksum(content) or content[-1:] != b"\n":
         return None
-    return [sys.intern(name.decode()) for name in text.split(b"\t")[1::2]]
-
-
-def _is_whole(text: bytes) -> bool:
-    return text[-1:] == b"\n" and text[:9] == b"%08x " % checksum(text[9:])
+    job, _, rest = content[:-1].partition(b" ")
+    return job.decode(), rest.split(b"\t") if rest else []
 
 
 def _job_of(text: bytes) -> str | None:

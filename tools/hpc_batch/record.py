@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime, timezone
 from typing import Any, Literal, Mapping, get_args
 
@@ -41,6 +41,8 @@ Phase = Literal[
     "CLEANING",
 ]
 
+
+PHASES: frozenset[Phase] = frozenset(get_args(Phase))
 
 BEGUN: frozenset[Phase] = frozenset(("INTENT", "PUBLISHING", "PLACING", "UNPLACING", "ANSWERING"))
 """Phases that are written before the step that they name."""
@@ -122,14 +124,14 @@ class Record:
     """dropped, accepted, staged, started, ended, returned: UTC."""
 
     def document(self) -> dict[str, Any]:
-        """Return the record as it stands in its file."""
-        return {
-            **vars(self),
-            "inputs": [vars(entry) for entry in self.inputs],
-            "targets": [vars(target) for target in self.targets],
-            "times": dict(self.times),
-            "protocol": PROTOCOL,
-        }
+        """Return the record as it stands in the journal: without what is as in a new one."""
+        found = {k: v for k, v in vars(self).items() if k not in UNSAID or v != UNSAID[k]}
+        found["protocol"] = PROTOCOL
+        if self.inputs:
+            found["inputs"] = [vars(entry) for entry in self.inputs]
+        if self.targets:
+            found["targets"] = [vars(target) for target in self.targets]
+        return found
 
     def enter(self, phase: Phase, **changes: Any) -> Record:
         """Return this record in another phase, its troubles forgotten."""
@@ -137,6 +139,10 @@ class Record:
         fresh.update(stuck_since=None, stuck_at=None)
         # A thousand jobs change together, and dataclasses.replace takes twice as long.
         return Record(**{**vars(self), **fresh, **changes})
+
+
+UNSAID = {f.name: f.default for f in fields(Record) if f.default is not MISSING}
+"""What a field holds that a document does not name."""
 
 
 def now() -> str:
@@ -170,11 +176,11 @@ def from_document(document: Mapping[str, Any]) -> Record:
     data.pop("protocol")
     data["inputs"] = tuple(
         Input(i["key"], i["path"], (i["stamp"][0], i["stamp"][1], i["stamp"][2], i["stamp"][3]))
-        for i in data["inputs"]
+        for i in data.get("inputs", ())
     )
-    data["targets"] = tuple(Target(**t) for t in data["targets"])
+    data["targets"] = tuple(Target(**t) for t in data.get("targets", ()))
     found = Record(**data)
-    if found.phase not in get_args(Phase):
+    if found.phase not in PHASES:
         raise ValueError(f"no phase: {found.phase!r}")
     return found
 

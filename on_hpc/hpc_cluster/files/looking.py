@@ -8,7 +8,7 @@ import contextlib
 import errno
 import os
 import stat
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Set, TypeVar, Union
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Set, Tuple, TypeVar, Union
 
 from hpc_cluster import effects
 
@@ -114,22 +114,29 @@ def lines(path: Path, begin: int = 0) -> Iterator[bytes]:
         os.close(descriptor)
 
 
-def read_span(path: Path, begin: int, end: int) -> bytes:
-    """Return the bytes between two places of a regular file.
+def read_spans(path: Path, spans: Iterable[Tuple[int, int]]) -> Iterator[bytes]:
+    """Yield the bytes of a regular file between each two places.
 
     Raises OSError: EINVAL when it is no regular file, ESTALE when it is shorter.
     """
     descriptor = _open_regular(path)
     try:
-        data = b""
-        while len(data) < end - begin:
-            block = os.pread(descriptor, end - begin - len(data), begin + len(data))
-            if not block:
-                raise OSError(errno.ESTALE, "it was cut by somebody else", path)
-            data += block
-        return data
+        for begin, end in spans:
+            data = os.pread(descriptor, end - begin, begin)
+            while len(data) < end - begin:
+                block = os.pread(descriptor, end - begin - len(data), begin + len(data))
+                if not block:
+                    raise OSError(errno.ESTALE, "it was cut by somebody else", path)
+                data += block
+            yield data
     finally:
         os.close(descriptor)
+
+
+def read_span(path: Path, begin: int, end: int) -> bytes:
+    """Return the bytes of a regular file between two places. Raises OSError as `read_spans`."""
+    (data,) = read_spans(path, [(begin, end)])
+    return data
 
 
 def _open_regular(path: Path) -> int:
