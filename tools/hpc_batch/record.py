@@ -20,7 +20,6 @@ Where a paper of the journal says nothing, `mending` takes the job back to a pha
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import MISSING, dataclass, field, fields
@@ -198,7 +197,7 @@ def history_line(record: Record, node: Mapping[str, Any]) -> bytes:
         "answered": now(),
         **{k: node.get(k) for k in ("status", "reason", "rc", "message", "times", "node")},
     }
-    return (json.dumps(line, sort_keys=True) + "\n").encode("ascii")
+    return files.to_json(line)
 
 
 def base_name(path: str | os.PathLike[str]) -> str:
