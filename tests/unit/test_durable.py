@@ -24,6 +24,7 @@ from hpc_batch.record import Target
 from hpc_batch.sight import Sight
 from hpc_batch.state import hold
 from hpc_cluster import (
+    PROTOCOL,
     backoff,
     batch,
     dismissal,
@@ -285,8 +286,11 @@ def test_a_job_that_is_kept(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> 
     check(disk)
 
 
+@pytest.mark.parametrize("protocol", [PROTOCOL, PROTOCOL - 1])
 @pytest.mark.parametrize("links", [True, False], ids=["with links", "without links"])
-def test_loading(shop: Workshop, monkeypatch: pytest.MonkeyPatch, *, links: bool) -> None:
+def test_loading(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, *, links: bool, protocol: int
+) -> None:
     spool, key = shop.spool, "c" * 32
     jobs = [shop.stage("true", [("x", b"12345")]) for _ in range(2)]
     store = Store(spool.path("inputs"), SESSION)
@@ -296,7 +300,8 @@ def test_loading(shop: Workshop, monkeypatch: pytest.MonkeyPatch, *, links: bool
     loads = []
     for job in jobs:
         path = files.join(spool.job_folder(job), "description.json")
-        loads.append(Load(job, files.read_json(path), b"true", [(key, 5)]))
+        described = {**files.read_json(path), "protocol": protocol}
+        loads.append(Load(job, described, b"true", [(key, 5)]))
     if not links:
 
         def link(*paths: Any) -> None:
