@@ -32,7 +32,7 @@ from faults.seam import FROZEN, STAGE, Fault, Seam, Shared, die
 from faults.table import LATENESS
 from world import World
 
-from hpc_batch import far_end, hosts, submitter
+from hpc_batch import far_end, hosts, journal, submitter
 from hpc_batch.errors import HpcBatchError, RemoteError, RemoteTimeout
 from hpc_cluster import (
     attempt,
@@ -83,8 +83,9 @@ WAITS: dict[tuple[Any, str], Any] = {
     (demand, "STAGING_S"): 0.0,
     (store, "STILL_S"): 0,
     (Local, "absent_s"): 0.0,
+    (journal, "SLACK"): -3000,
 }
-"""What is waited for, and how long here."""
+"""What is waited for, and how long here; and how long a journal grows before it is written anew."""
 
 SWITCH_S = 0.0003
 """So long a thread computes while others wait; they do little here but hand each other work."""
