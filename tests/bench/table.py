@@ -19,6 +19,7 @@ import contextlib
 import os
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -131,9 +132,15 @@ def alternate(contenders: Mapping[str, Contender], times: int) -> dict[str, list
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Give a fresh folder on a real disk: HPC_BATCH_BENCH, else /var/tmp."""
+    """Give a fresh folder on a real disk: HPC_BATCH_BENCH, else /var/tmp.
+
+    An ext4 without a journal looks at every inode that was deleted in the last minutes when it
+    makes a file near them, so that what an earlier round has left makes the next one many times
+    slower. It is asked to put each folder in here somewhere else.
+    """
     base = os.environ.get("HPC_BATCH_BENCH", "/var/tmp")
     folder = Path(tempfile.mkdtemp(prefix="hpc_batch-bench-", dir=base))
+    subprocess.run(["chattr", "+T", folder], check=False, capture_output=True)
     try:
         yield folder
     finally:
