@@ -135,14 +135,16 @@ class Desk:
     def clean(self, purge: Callable[[list[str]], frozenset[str]]) -> None:
         self.answers.clean([r for r in self.records if r.phase == "CLEANING"], purge)
 
-    def collect(self, batch: Sequence[Record], outputs: Mapping[str, bytes]) -> Collection:
-        """Collect what finished jobs made, whose results say that they have these outputs."""
+    def collect(
+        self, batch: Sequence[Record], outputs: Mapping[str, bytes], **more: Any
+    ) -> Collection:
+        """Collect what finished jobs made, whose results say these outputs, and `more`."""
         said = {
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in outputs.items()
         }
         found = [(record, ticket_of(f"{record.id}.a1.{PILOT}.ok")) for record in batch]
-        known = {t.name: Collected({"rc": 0, "outputs": said}, (), None) for _, t in found}
+        known = {t.name: Collected({"rc": 0, "outputs": said, **more}, (), None) for _, t in found}
         nobody: Any = None
         collecting = Collecting(nobody, self.records, nobody, Fetching)  # type: ignore[arg-type]
         return collecting.collect(found, 1 << 10, known)

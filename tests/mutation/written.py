@@ -1147,7 +1147,7 @@ PILOTS = (
     near(
         "journal",
         "believed at once",
-        "            files.write_end(self.path, since, [text])\n",
+        "            files.write_end(self.path, since, [text], kept=self._end)\n",
         "",
         "what a disk has failed to write once is written again before it counts",
     ),

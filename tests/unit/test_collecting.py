@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from desk import MADE, Desk, making
+from desk import MADE, Desk, Fetching, making
 
 from hpc_batch import placing
+from hpc_batch.bulk import Fetched, WantedStream
 from hpc_batch.collecting import Collection
 from hpc_batch.record import Target
 
@@ -52,3 +54,21 @@ def test_a_result_that_does_not_name_every_output_places_none(desk: Desk) -> Non
     assert not found.placing
     assert found.nodes[job]["reason"] == "stage_out"
     assert "does not name every output" in found.nodes[job]["message"]
+
+
+def test_a_stream_that_is_empty_is_not_asked_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Streams(Fetching):
+        def fetch(self, wanted: Any) -> list[Fetched]:
+            asked.extend(item.what for item in wanted if isinstance(item, WantedStream))
+            return [Fetched(3, head=b"oh\n") for _ in wanted]
+
+    monkeypatch.setattr("desk.Fetching", Streams)
+    desk.take()
+    record = replace(next(iter(desk.records)), targets=(), layout="flat")
+    found = desk.collect([record], {}, stdout_bytes=0, stderr_bytes=3)
+    assert asked == ["stderr"]
+    assert (found.nodes[record.id]["stdout"], found.nodes[record.id]["stderr"]) == ("", "oh\n")

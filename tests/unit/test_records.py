@@ -90,6 +90,20 @@ def test_what_follows_a_line_that_was_cut_counts(path: Path, records: Records, t
     assert again(path).job_file(J) == b"script: say\n"
 
 
+def test_a_line_that_never_counted_does_not_count_later(path: Path, records: Records) -> None:
+    """Behind what a power cut left in part, the next step ends just where a whole one begins."""
+    size = path.stat().st_size
+    records.save_all([record("PUBLISHING")])
+    length = path.stat().st_size - size
+    whole = path.read_bytes()[:size]
+    path.write_bytes(whole + bytes(length) + journal.line(OTHER, Step(record().document(), {})))
+    found = again(path)
+    assert OTHER not in found
+    found.save_all([record("PUBLISHING")])
+    assert path.stat().st_size == size + length
+    assert phases(path) == {J: "PUBLISHING"}
+
+
 def test_of_a_paper_the_newest_counts_and_older_ones_stay(path: Path, records: Records) -> None:
     records.save_all([record("ANSWERING")], {J: {"script": "newer\n"}})
     for found in (records, again(path)):

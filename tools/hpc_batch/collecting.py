@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from hpc_batch import jobfile, node, placing
@@ -87,10 +87,10 @@ class Collecting:
         unknown = [t.name for _, t in batch if t.name not in known]
         found = {**known, **(self._session.collect(unknown) if unknown else {})}
         wanted: list[Wanted] = []
-        parts: list[tuple[Record, Ticket, Collected, list[int], list[Fetched]]] = []
+        parts: list[tuple[Record, Ticket, Collected, list[int | None], list[Fetched]]] = []
         for record, ticket in batch:
             collected = found[ticket.name]
-            items = _streams(ticket, stream_bytes) if ticket.attempt else []
+            items = _streams(ticket, collected, stream_bytes) if ticket.attempt else []
             outputs = self._outputs(record, ticket, collected)
             carried: list[Fetched] = []
             if sum(o.bytes for o in outputs) >= BIG_BYTES:
@@ -98,12 +98,15 @@ class Collecting:
                 if found_here is None:
                     continue
                 carried, outputs = found_here, []
-            places = list(range(len(wanted), len(wanted) + len(items) + len(outputs)))
-            wanted += [*items, *outputs]
+            places: list[int | None] = []
+            for item in (*items, *outputs):
+                places.append(None if item is None else len(wanted))
+                if item is not None:
+                    wanted.append(item)
             parts.append((record, ticket, collected, places, carried))
         fetched = self._data().fetch(wanted) if wanted else []
         for record, ticket, collected, places, carried in parts:
-            got = [*(fetched[n] for n in places), *carried]
+            got = [*(Fetched() if n is None else fetched[n] for n in places), *carried]
             self._decide(record, ticket, collected, got, result)
         here = [
             placing.temporary(r, n, r.attempt)
@@ -159,7 +162,7 @@ class Collecting:
         result: Collection,
     ) -> None:
         """Turn what was found into the answer's node, or leave the job for a later sweep."""
-        record = replace(record, ticket=ticket.name, attempt=ticket.attempt)
+        record = record.but(ticket=ticket.name, attempt=ticket.attempt)
         streams, outputs = fetched[:2], fetched[2:]
         now = collected.error if collected.passing else _passing(streams)
         if now is not None:
@@ -227,11 +230,14 @@ class Collecting:
         return None
 
 
-def _streams(ticket: Ticket, stream_bytes: int) -> list[Wanted]:
-    half = stream_bytes // 2
+def _streams(ticket: Ticket, collected: Collected, stream_bytes: int) -> list[Wanted | None]:
+    """Return what to fetch of stdout and stderr; None for one that is known to be empty."""
+    half, found = stream_bytes // 2, collected.result or {}
     return [
-        WantedStream(ticket.job, ticket.attempt, "stdout", half, half),
-        WantedStream(ticket.job, ticket.attempt, "stderr", half, half),
+        None
+        if found.get(f"{name}_bytes") == 0
+        else WantedStream(ticket.job, ticket.attempt, name, half, half)
+        for name in ("stdout", "stderr")
     ]
 
 

@@ -99,7 +99,8 @@ class Intake:
         the owner's name is not to be had.
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with open(os.open(self.state.of_job(record.id, "drop"), flags), "rb") as file:
+        path = self.state.of_job(record.id, "drop")
+        with open(os.open(path, flags), "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "it is not a regular file")
@@ -109,7 +110,13 @@ class Intake:
             if not accepted:
                 text = f"user {status.st_uid} is not in [cronjob] accept_from"
                 raise PermissionError(errno.EPERM, text)
-            return file.read(jobfile.JOB_BYTES + 1)
+            data = b""
+            while len(data) <= jobfile.JOB_BYTES:
+                block = file.read(min(max(status.st_size, 1 << 12), jobfile.JOB_BYTES) + 1)
+                if not block:
+                    break
+                data += block
+            return data
 
     def submitted(self, records: Iterable[Record], state: str, message: str | None = None) -> None:
         """Note what `.submitted` of each job is to tell when the sweep ends, or has to wait.
@@ -124,6 +131,10 @@ class Intake:
 
     def tell(self) -> None:
         """Write `.submitted` of jobs in flight: information for people, never read by us."""
+        try:
+            readable = self.readable() if self._untold else (0, 0)
+        except OSError:
+            return  # The next sweep tells.
         for job, node in self._untold.items():
             if job not in self.records or self.records[job].phase in ("ANSWERING", "CLEANING"):
                 continue
@@ -133,7 +144,7 @@ class Intake:
                 # RACE: none; a dropbox that is full or read-only only shows no progress.
                 parsed = jobfile.parse_or_none(self.records.job_file(job))
                 text = jobfile.submitted_text(parsed, node)
-                files.show_to(temporary, path, text, *self.readable())
+                files.show_to(temporary, path, text, *readable)
         self._untold.clear()
 
     def readable(self) -> tuple[int, int]:

@@ -242,7 +242,7 @@ class Journal:
             self._unsure = since
             self._name()
             text = files.read_span(self.path, since, self._end)
-            files.write_end(self.path, since, [text])
+            files.write_end(self.path, since, [text], kept=self._end)
             self._unsure = None
 
     def _name(self) -> None:

@@ -17,7 +17,6 @@ import errno
 import os
 import stat
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from hpc_batch.record import Record, Target
 from hpc_cluster import durable, files
@@ -45,8 +44,7 @@ def observe(records: Sequence[Record]) -> list[Record]:
         return Target(target.key, target.path, existed, status.st_ino)
 
     return [
-        replace(r, targets=tuple(observed(r, n, t) for n, t in enumerate(r.targets)))
-        for r in records
+        r.but(targets=tuple(observed(r, n, t) for n, t in enumerate(r.targets))) for r in records
     ]
 
 

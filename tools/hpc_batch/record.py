@@ -136,8 +136,11 @@ class Record:
         """Return this record in another phase, its troubles forgotten."""
         fresh: dict[str, Any] = {"phase": phase, "message": None, "since": now()}
         fresh.update(stuck_since=None, stuck_at=None)
-        # A thousand jobs change together, and dataclasses.replace takes twice as long.
-        return Record(**{**vars(self), **fresh, **changes})
+        return self.but(**{**fresh, **changes})
+
+    def but(self, **changes: Any) -> Record:
+        """Return this record, changed; for a thousand at once, as `replace` takes twice as long."""
+        return Record(**{**vars(self), **changes})
 
 
 UNSAID = {f.name: f.default for f in fields(Record) if f.default is not MISSING}

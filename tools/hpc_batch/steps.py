@@ -362,4 +362,4 @@ class Steps:
 def _timed(record: Record, times: Mapping[str, Mapping[str, str | None]]) -> Record:
     """Return the record with when the job started and ended."""
     known = {k: v for k, v in times[record.id].items() if v and k in ("started", "ended")}
-    return replace(record, times={**record.times, **known})
+    return record.but(times={**record.times, **known})

@@ -82,16 +82,19 @@ def append(path: Path, data: bytes) -> None:
         durable.sync_folder(os.path.dirname(join(path)))
 
 
-def write_end(path: Path, end: int, pieces: Iterable[bytes]) -> None:
+def write_end(path: Path, end: int, pieces: Iterable[bytes], kept: int = 0) -> None:
     """Write bytes at the end of what counts in a file, durably.
 
-    What stood behind `end` is overwritten as far as they reach. Raises OSError; ESTALE when the
-    file is shorter than that.
+    What stands behind that place and behind `kept` is cut off first. Raises OSError; ESTALE when
+    the file is shorter than that.
     """
     descriptor = effects.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        if os.fstat(descriptor).st_size < end:
+        size = os.fstat(descriptor).st_size
+        if size < end:
             raise OSError(errno.ESTALE, "it was cut by somebody else", path)
+        if size > max(end, kept):
+            effects.ftruncate(descriptor, max(end, kept))
         ready = bytearray()
         for piece in pieces:
             ready += piece
