@@ -18,11 +18,10 @@ says what to do with the ticket; moving it is the runner's act, and that alone d
 import errno
 import os
 import signal
-import threading
 import time
 from typing import Callable, List, Mapping, NamedTuple, Optional
 
-from hpc_cluster import clock, description, durable, files, memory, result
+from hpc_cluster import clock, description, durable, files, memory, result, threads
 from hpc_cluster.errors import ClusterError, DescriptionError
 from hpc_cluster.guard import VARIABLE, Guard
 from hpc_cluster.process import Process, interpreter, surroundings
@@ -494,10 +493,9 @@ class Attempt:
             self._context.wake()
 
         try:
-            threading.Thread(target=work, daemon=True).start()
-        except RuntimeError as error:
-            # RACE: none; the machine has no room for a thread now.
-            self._failure, self._busy = OSError(errno.EAGAIN, str(error)), False
+            threads.start(work, "step")
+        except OSError as error:
+            self._failure, self._busy = error, False
 
 
 def _signal(number: int) -> str:

@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Union
 
-from hpc_cluster import effects, files
+from hpc_cluster import effects, files, threads
 
 SILENCE_S = 60
 """The near end sends something at least every 20 s."""
@@ -60,9 +60,7 @@ class Channel:
         self._heard = time.monotonic()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
-        thread = threading.Thread(target=self._say_alive, name="alive")
-        thread.daemon = True
-        thread.start()
+        threads.start(self._say_alive, "alive")
 
     # ---- in ----------------------------------------------------------------------------------
 

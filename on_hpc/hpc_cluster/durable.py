@@ -7,10 +7,9 @@ elsewhere; so the cost does not grow with the number of jobs.
 
 import errno
 import os
-import threading
 from typing import Callable, Iterable, List, Sequence, Union
 
-from hpc_cluster import effects
+from hpc_cluster import effects, threads
 
 Path = Union[str, bytes]
 
@@ -127,14 +126,11 @@ def _sync_in_threads(sync: Callable[[Path], None], paths: Sequence[Path]) -> Non
             failures.append(error)
 
     parts = [paths[i::FEW] for i in range(FEW)]
-    threads = [threading.Thread(target=work, args=(part,)) for part in parts]
     begun = []
-    for thread, part in zip(threads, parts):
+    for part in parts:
         try:
-            thread.start()
-            begun.append(thread)
-        except RuntimeError:
-            # RACE: none; the machine has no room for a thread now.
+            begun.append(threads.start(work, "sync", part))
+        except OSError:
             work(part)
     for thread in begun:
         thread.join()

@@ -6,10 +6,9 @@ synced; so a ticket is seen in done only when all that it promises is on the dis
 that. Batches keep a distance, so that many short jobs share one, and a single one does not wait.
 """
 
-import threading
 from typing import Callable, List, NamedTuple, Optional, Sequence, Set, Union
 
-from hpc_cluster import clock, durable
+from hpc_cluster import clock, durable, threads
 from hpc_cluster.attempt import Attempt
 from hpc_cluster.spool import Spool
 
@@ -77,11 +76,9 @@ class Handover:
             return begin_at - now
         self._batch, self._waiting, self._began = self._waiting, [], now
         given = [attempt for attempt in beside if attempt.given]
-        work = threading.Thread(target=self._work, args=(list(self._batch), given), daemon=True)
         try:
-            work.start()
-        except RuntimeError:
-            # RACE: none; the machine has no room for a thread now.
+            threads.start(self._work, "handover", list(self._batch), given)
+        except OSError:
             self._waiting, self._batch, self._again_at = self._batch, [], now + AGAIN_S
             return AGAIN_S
         return float("inf")

@@ -8,10 +8,11 @@ A sync that failed may not be told again by a later one (fsync(2)), so its error
 by every further call, and what the file holds is not to be trusted.
 """
 
+import contextlib
 import threading
 from typing import Optional
 
-from hpc_cluster import durable, files
+from hpc_cluster import durable, files, threads
 
 PART_BYTES = 32 << 20
 """So much is written before it is synced; shorter files are left to the sync at their end."""
@@ -34,8 +35,8 @@ class Writeback:
             return
         self._check()
         self._waiting = 0
-        self._thread = threading.Thread(target=self._sync, name="writeback")
-        self._thread.start()
+        with contextlib.suppress(OSError):
+            self._thread = threads.start(self._sync, "writeback")
 
     def close(self) -> None:
         """Wait for what has begun and close the file; the rest is left to the sync at its end.

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from hpc_batch import threads
 from hpc_batch.config import Config
 from hpc_batch.errors import FarEndError, RemoteError
 from hpc_batch.records import Records
@@ -42,12 +43,16 @@ class Opening:
         self._given_up = False
         self._connection: Connection | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="login", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        try:
+            self._thread = threads.start(self._run, "login")
+        except RemoteError as error:
+            self._error = error
 
     def result(self) -> Connection:
         """Wait for the login's end. Raises what ended it."""
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         if self._connection is None:
             assert self._error is not None
             raise self._error

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from hpc_batch import threads
 from hpc_batch.data_channel import DataChannel
 from hpc_batch.errors import HpcBatchError
 from hpc_batch.travel import Travel
@@ -41,8 +42,7 @@ class Lane:
             self._travels[name] = travel
             heapq.heappush(self._waiting, (travel.total, name, work))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
-                self._thread.start()
+                self._thread = threads.start(self._run, "lane")
 
     def __contains__(self, name: str) -> bool:
         """Tell whether a piece of work is waiting or being done."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from hpc_batch import threads
 from hpc_batch.bulk import (
     FRAME_BYTES,
     WINDOW_BYTES,
@@ -48,14 +49,14 @@ class Flow:
         self._awaited: float | None = None
         """Since when (monotonic) an answer is due; None while this end has not waited for one."""
         self._synced = False
-        self._thread = threading.Thread(target=self._listen, name="acknowledgements", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread = threads.start(self._listen, "acknowledgements")
 
     def stop(self) -> None:
         """Leave the thread behind only where the connection broke; closing the wire ends it."""
-        if self._synced:
+        if self._synced and self._thread is not None:
             self._thread.join()
 
     def send(self, header: dict[str, Any], data: bytes | memoryview = b"") -> None:

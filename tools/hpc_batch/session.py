@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from hpc_batch import far_end, tidings
+from hpc_batch import far_end, threads, tidings
 from hpc_batch.conversation import Conversation
 from hpc_batch.data_channel import DataChannel
 from hpc_batch.errors import RemoteError
@@ -104,7 +104,7 @@ class Session:
         self._talk = Conversation(control)
         self._frames = control.started.get("frames") is True
         self.python = str(control.started.get("python"))
-        threading.Thread(target=self._ping, name="session ping", daemon=True).start()
+        threads.start(self._ping, "session ping")
 
     def bulk(self) -> DataChannel:
         """Return what carries files between the verbs, one user at a time."""
@@ -274,7 +274,7 @@ class Session:
         waiting = self._begin(
             "wait", lambda a: bool(a["changed"]), seconds=seconds, seen=list(seen)
         )
-        threading.Thread(target=_listen, args=(waiting, come), name="watch", daemon=True).start()
+        threads.start(_listen, "watch", waiting, come)
 
     def tail(self, job: str, stream: str, bytes: int) -> Tail:
         """Return the last bytes of a job's `stdout` or `stderr`, of its latest attempt."""

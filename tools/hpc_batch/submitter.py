@@ -100,6 +100,10 @@ def run(config: Config, options: Options, show: Show = lambda travels: None) -> 
         storage = StorageError(f"{failure.place(error, config)}: {error.strerror}; tried again")
         failure.keep(config.cronjob.state, storage)
         raise storage from error
+    except MemoryError as error:
+        storage = StorageError("this machine has not enough memory; tried again")
+        failure.keep(config.cronjob.state, storage)
+        raise storage from error
     except Exception as error:
         failure.keep(config.cronjob.state, error)
         raise
@@ -339,7 +343,7 @@ class Pass:
 
     def _stumbled(self, step: plan.Step, record: Record, error: Exception) -> None:
         """Note an error that nobody foresaw; the job stays where it is, and is tried again."""
-        code = 75 if isinstance(error, OSError) else 70
+        code = 75 if isinstance(error, (OSError, MemoryError)) else 70
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, OSError):
             why = f"{error.strerror}: {failure.place(error, self.config)}"

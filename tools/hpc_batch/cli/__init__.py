@@ -128,6 +128,8 @@ def _run(program: str, argv: Sequence[str], parse_them: Callable[[Sequence[str]]
         what = error.strerror or str(error) or type(error).__name__
         code = exit_codes.TEMPORARY if error.errno in files.PASSING else exit_codes.FAILED
         return output.fail(CommandError(code, "system", f"{what.lower()}{where}"))
+    except MemoryError:
+        return output.fail(CommandError(exit_codes.TEMPORARY, "system", "not enough memory"))
     except Exception as error:
         where = _tell_traceback(request)
         what = f"this is a bug in hpc_batch: {type(error).__name__}: {error}"

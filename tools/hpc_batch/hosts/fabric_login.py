@@ -144,6 +144,11 @@ class Login:
                 )
             connection.open()
             connection.client.get_transport().set_keepalive(KEEPALIVE_S)
+        except RuntimeError as error:
+            # RACE: none; paramiko has a thread for each connection, and the machine has no room.
+            if not connection.gateway:
+                connection.connect_kwargs["sock"].close()
+            raise _unreachable(connection, error) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             transport = connection.client.get_transport()
             if check.passed.is_set() and transport is not None and transport.is_active():

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
+from hpc_batch import threads
 from hpc_batch.hosts.pipes import TIMEOUT_S
 
 READ_BYTES = 256 << 10
@@ -91,16 +92,15 @@ def dial(host: str, port: int, seconds: float) -> socket.socket:
 @contextlib.contextmanager
 def deadline(seconds: float, abandon: Callable[[], None]) -> Iterator[threading.Event]:
     """Call `abandon` if the block takes longer; the event is set just before."""
-    expired = threading.Event()
+    expired, over = threading.Event(), threading.Event()
 
-    def end() -> None:
-        expired.set()
-        abandon()
+    def watch() -> None:
+        if not over.wait(seconds):
+            expired.set()
+            abandon()
 
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    threads.start(watch, "time limit")
     try:
         yield expired
     finally:
-        timer.cancel()
+        over.set()

@@ -89,7 +89,16 @@ class PipeChannel:
             except OSError:
                 # RACE: none; the user's pipes may have used up their pages (pipe(7)).
                 pass
-        self._tail = Tail(self._read_stderr)
+        try:
+            self._tail = Tail(self._read_stderr)
+        except RemoteError:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._input, self._output, self._stderr):
+                pipe.close()
+            os.close(self._wake)
+            os.close(self._wake_end)
+            raise
 
     def set_timeout(self, seconds: float) -> None:
         self._timeout_s = seconds

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc_batch import threads
 from hpc_batch.errors import (
     AuthenticationError,
     ConfigError,
@@ -112,7 +113,12 @@ class Master:
         pinned = self._pin(remote.host_key) if remote.host_key else None
         arguments = ssh_options.master(remote, self._socket, pinned, passphrase is not None)
         reader, writer = os.pipe()
-        threading.Thread(target=self._stay, args=(reader,), name="ssh", daemon=True).start()
+        try:
+            threads.start(self._stay, "ssh", reader)
+        except RemoteError:
+            os.close(reader)
+            os.close(writer)
+            raise
         try:
             words = ["ssh", *self._ciphers(), *arguments]
             with contextlib.suppress(BrokenPipeError):
@@ -123,7 +129,7 @@ class Master:
             self._started.wait()
 
     def _stay(self, reader: int) -> None:
-        """Start ssh and stay with it to its end: it ends with this thread."""
+        """Start ssh and stay with it to its end: it ends with this thread, however that ends."""
         leash = [sys.executable, "-I", "-S", "-c", LEASH, str(os.getpid()), str(reader)]
         try:
             process = subprocess.Popen(
@@ -142,10 +148,19 @@ class Master:
             return
         finally:
             os.close(reader)
+        assert process.stderr
+        try:
+            tail = Tail(process.stderr.read1)  # type: ignore[attr-defined]
+        except RemoteError as error:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+            self._stderr = f"ssh cannot be started: {error}".encode()
+            self.ended.set()
+            self._started.set()
+            return
         self._process = process
         self._started.set()
-        assert process.stderr
-        tail = Tail(process.stderr.read1)  # type: ignore[attr-defined]
         process.wait()
         self._stderr = tail.settled()
         self.ended.set()

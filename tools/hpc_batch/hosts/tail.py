@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from typing import Callable
 
+from hpc_batch import threads
+
 KEEP_BYTES = 64 << 10
 READ_BYTES = 32 << 10
 SETTLE_S = 1.0
@@ -22,8 +24,7 @@ class Tail:
         self._read = read
         self._kept = bytearray()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._drain, name="stderr", daemon=True)
-        self._thread.start()
+        self._thread = threads.start(self._drain, "stderr")
 
     def so_far(self) -> bytes:
         """Return what is kept now."""
