@@ -19,6 +19,7 @@ import yaml
 
 from hpc_batch import config, submitter
 from hpc_batch.journal import Damaged, Journal
+from hpc_batch.record import UNSAID
 from hpc_cluster import files
 
 TEMPLATES = {
@@ -165,7 +166,7 @@ class World:
     def records(self) -> list[dict[str, Any]]:
         try:
             found = Journal(str(self.state / "journal")).read().records()
-            return [dict(record) for _, _, record in sorted(found)]
+            return [{**UNSAID, **record} for _, _, record in sorted(found)]
         except (OSError, Damaged):
             return []
 

@@ -19,6 +19,8 @@ from world import World, world
 
 import hpc_submit
 from hpc_batch import Dropbox, InfrastructureError, JobError, jobfile
+from hpc_batch.session import Session
+from hpc_batch.tidings import Tail
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
@@ -367,7 +369,11 @@ def test_logs_of_a_waiting_job_say_so(sh: Shell) -> None:
     assert "waiting" in done.err
 
 
-def test_logs_of_a_running_job_come_from_the_cluster(sh: Shell) -> None:
+@pytest.mark.parametrize("gone", [None, Tail(b"", 0, 0), Tail(b"", 0, 1)])
+def test_logs_of_a_running_job_come_from_the_cluster(
+    sh: Shell, monkeypatch: pytest.MonkeyPatch, gone: Tail | None
+) -> None:
+    """Also where its files are just being removed when they are looked at."""
     code = "echo begun; while [ ! -e stop ]; do sleep 0.05; done; echo over"
     sh.world.template("slow", f"#!/bin/bash\n{code.replace('stop', '<<flag>>')}\n")
     flag = sh.world.root / "stop"
@@ -384,6 +390,9 @@ def test_logs_of_a_running_job_come_from_the_cluster(sh: Shell) -> None:
     follower = threading.Thread(target=lambda: told.append(sh(*follow)))
     follower.start()
     time.sleep(1)
+    if gone is not None:
+        monkeypatch.setattr(Session, "tail", lambda *args: gone)
+        time.sleep(0.5)
     flag.touch()
     sh.world.until("slow")
     follower.join(timeout=60)

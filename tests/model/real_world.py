@@ -462,7 +462,7 @@ class RealWorld:
             roles[self.late.id] = 3
         if self.near is not None and self.session is not None:
             roles[self.session.id] = 2
-        if record and record.get("session"):
+        if record and record["session"]:
             roles[record["session"]] = 1
         return tuple(sorted({roles.get(t.session, 9) for t in self.spool.tickets("incoming")}))
 

@@ -132,6 +132,7 @@ def test_a_full_file_system_delays_and_changes_nothing(here: Round, expected: An
         empty(here.root / place)
         assert quiet or told, f"{point}: jobs wait, and nobody is told"
         here.settle()
+        here.forget_beginnings()
         found = here.outcome()
         assert not here.problems, (point, here.problems)
         assert found == expected, (point, difference(expected, found))

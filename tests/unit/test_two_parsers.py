@@ -130,6 +130,7 @@ def test_plain_job_files_are_read_by_the_parser_in_c() -> None:
 @example(text="_: a\n")
 @example(text="a:\n    b: {}\n")
 @example(text="a: e_1\n")
+@example(text="{}")
 def test_a_plain_tree_is_repeated_as_pyyaml_would(text: str) -> None:
     root, problems = read(text)
     if not isinstance(root, tree.MapNode) or problems:

@@ -200,6 +200,10 @@ def _follow(site: Site, job: Seen, key: str, period: float, output: Output) -> N
                 if session is None:
                     session = stack.enter_context(far_session(site))
                 tail = session.tail(now.id, key, TAIL_BYTES)
+                if tail.attempt < attempt or (tail.attempt == attempt and tail.size < written):
+                    # RACE: its files are just being removed; the next look finds the answer.
+                    time.sleep(period)
+                    continue
                 if tail.attempt != attempt:
                     shown, written, attempt = "", 0, tail.attempt
                 fresh = tail.text[max(0, len(tail.text) - (tail.size - written)) :]

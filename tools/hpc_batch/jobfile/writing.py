@@ -232,14 +232,14 @@ def _plainly(tree: MapNode, indent: int) -> str | None:
         head = f"{' ' * indent}{key.text}:"
         if isinstance(value, MapNode):
             inner = None if value.in_brackets else _plainly(value, indent + STEP)
-            if not inner:
+            if inner is None:
                 return None
             lines.append(f"{head}\n{inner}")
         elif isinstance(value, Scalar) and _stays_plain(value):
             lines.append(f"{head} {value.text}\n")
         else:
             return None
-    return "".join(lines)
+    return "".join(lines) or None
 
 
 def _stays_plain(node: Scalar) -> bool:
