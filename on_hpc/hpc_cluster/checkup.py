@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 
 from hpc_cluster import batch, durable, effects, files
 from hpc_cluster.errors import BatchError, WorkspaceError
-from hpc_cluster.spool import FOLDERS, Spool
+from hpc_cluster.workspace import FOLDERS, Workspace
 
 SCHEDULER_S = 40.0
 PROLOGUE_S = 30.0
@@ -42,7 +42,7 @@ def _workspace(workspace: str) -> Dict[str, Any]:
     found: Dict[str, Any] = {"there": os.path.isdir(workspace), "problem": None}
     try:
         if files.exists(os.path.join(workspace, "PROTOCOL")):
-            _write(files.from_bytes(Spool.open(workspace).root))
+            _write(files.from_bytes(Workspace.open(workspace).root))
         elif found["there"]:
             full = [n for n in FOLDERS if files.names(os.path.join(workspace, n))]
             if full:

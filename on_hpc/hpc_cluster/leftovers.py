@@ -7,13 +7,24 @@ somebody who is at work.
 """
 
 import os
+import re
+import stat
 from typing import Collection, Dict, List
 
-from hpc_cluster import files, ticket
+from hpc_cluster import files, ticket, trash
 from hpc_cluster.spool import Spool
 
 NEVER = float("inf")
 """After any moment."""
+
+DRAFTS = {
+    "": re.compile(r"PROTOCOL\.[0-9a-f]{8}\.new"),
+    "slots": re.compile(r"[0-9]+\.[0-9a-f]{16}"),
+    "inputs": re.compile(r"\.clock\.[0-9a-f]{16}"),
+    "pilots": re.compile(r"trouble\.[0-9a-f]{8}\.new"),
+}
+"""Folder: names there that live for a moment, or for good where their maker was killed. No name is
+ever used again, so an old one is nobody's."""
 
 
 class Leftovers:
@@ -46,15 +57,15 @@ class Leftovers:
 
     def remove_drafts(self, before: float) -> None:
         """Remove what killed steps left half made."""
-        for draft in self._spool.drafts():
+        for draft in self._drafts():
             if _changed(draft, before) < before:
-                self._spool.remove(draft)
+                _remove(draft)
 
     def discard_kept(self, before: float) -> List[str]:
         """Discard what lies in kept/, and return its names."""
         names = self.kept(before)
         for name in names:
-            self._spool.discard(self._spool.path("kept", name), keep=False)
+            trash.discard(self._spool, self._spool.path("kept", name), keep=False)
         return names
 
     def kept(self, before: float = NEVER) -> List[str]:
@@ -66,6 +77,14 @@ class Leftovers:
             # Renaming a folder into kept/ changes its ctime.
             if ours and _changed(self._spool.path("kept", name), NEVER) <= before:
                 found.append(name)
+        return found
+
+    def _drafts(self) -> List[bytes]:
+        """Return the paths of what is being made just now, or was left by a killed maker."""
+        found = []
+        for folder, pattern in DRAFTS.items():
+            where = self._spool.path(folder) if folder else self._spool.root
+            found += [files.join(where, n) for n in files.names(where) if pattern.fullmatch(n)]
         return found
 
     def _tickets_by_job(self) -> Dict[str, List[ticket.Ticket]]:
@@ -101,3 +120,11 @@ def _changed(path: bytes, missing: float) -> float:
         return os.lstat(path).st_ctime
     except FileNotFoundError:
         return missing
+
+
+def _remove(draft: bytes) -> None:
+    """Remove a draft, file or folder."""
+    if stat.S_ISDIR(files.mode_of(draft, follow=False)):
+        files.remove_tree(draft)
+    else:
+        files.unlink(draft)

@@ -8,7 +8,7 @@ nobody knows to be dead.
 import os
 from typing import Any, Dict, List, Tuple
 
-from hpc_cluster import backoff, batch, clock, description, files, pilot, slots
+from hpc_cluster import backoff, batch, clock, description, files, pilot, slots, trash
 from hpc_cluster.errors import ClusterError
 from hpc_cluster.lookout import Seen, works
 from hpc_cluster.policy import Policy
@@ -125,7 +125,7 @@ def clean(spool: Spool) -> None:
         dead.append((died, name))
         code = files.join(spool.pilot_folder(name), "code")
         if files.exists(code):
-            spool.discard(code, keep=False)
+            trash.discard(spool, code, keep=False)
     old = [name for died, name in sorted(dead)[:-KEPT] if now - died > KEPT_S]
     if not old:
         return
@@ -134,4 +134,4 @@ def clean(spool: Spool) -> None:
         named |= {t.pilot for t in spool.tickets("done", instance)}
     for name in old:
         if name not in named:
-            spool.discard(spool.pilot_folder(name), keep=False)
+            trash.discard(spool, spool.pilot_folder(name), keep=False)

@@ -1,9 +1,6 @@
-"""The spool: the tree of tickets on the cluster, and the verbs that move them.
+"""The spool: the tree of tickets in a workspace, and the verbs that move them.
 
-    workspace (0700)
-      PROTOCOL   incoming/  ready/  running/  done/INSTANCE/     tickets (`ticket`)
-      jobs/J/    description.json  in0  in1  cancel  aN/         the data, which never moves
-      inputs/KEY   slots/K/   pilots/P/   trash/   kept/
+    incoming/J.S   ready/   running/   done/INSTANCE/      tickets (`ticket`)
 
 A job's state is the folder its ticket lies in, and a transition is one rename of that one file, so
 exactly one actor wins it. Every verb here is one such row; its docstring names it. After a failed
@@ -14,53 +11,16 @@ Verbs that end in `_all` take a batch and sync each folder once. A claim is not 
 power cut, the job is claimed again. Everything that another machine is told about is.
 """
 
-import errno
 import os
-import re
-import stat
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from hpc_cluster import ACCEPTED, PROTOCOL, durable, files
+from hpc_cluster import durable, files, trash
 from hpc_cluster.errors import WorkspaceError
 from hpc_cluster.ticket import KINDS, NO_PILOT, Ticket, instance_of, parse
-
-FOLDERS = (
-    "incoming",
-    "ready",
-    "running",
-    "done",
-    "jobs",
-    "inputs",
-    "slots",
-    "pilots",
-    "trash",
-    "kept",
-)
-"""What a workspace holds beside PROTOCOL."""
+from hpc_cluster.workspace import Workspace
 
 LISTED = ("incoming", "ready", "running", "ready", "done")
 """The order of a census: a job that moves forward meanwhile is rather seen twice than missed."""
-
-
-ADVICE = {
-    errno.ENOENT: "its parent folder does not exist: make it, or correct the path",
-    errno.ENOTDIR: "it, or a part of its path, is no folder: correct the path",
-    errno.EACCES: "permission denied: give a folder that this account owns",
-    errno.EPERM: "not permitted: give a folder that this account owns",
-    errno.EROFS: "the file system is read-only",
-    errno.ENOSPC: "no space is left there",
-    errno.EDQUOT: "the quota is used up there",
-}
-"""What an operator is told of a workspace that cannot be made."""
-
-DRAFTS = {
-    "": re.compile(r"PROTOCOL\.[0-9a-f]{8}\.new"),
-    "slots": re.compile(r"[0-9]+\.[0-9a-f]{16}"),
-    "inputs": re.compile(r"\.clock\.[0-9a-f]{16}"),
-    "pilots": re.compile(r"trouble\.[0-9a-f]{8}\.new"),
-}
-"""Folder: names there that live for a moment, or for good where their maker was killed. No name is
-ever used again, so an old one is nobody's."""
 
 
 class Census(NamedTuple):
@@ -76,114 +36,18 @@ class Census(NamedTuple):
     others_running: int
 
 
-class Spool:
-    """The verbs on one workspace. Make one with `Spool.open` or `Spool.make`."""
+class Spool(Workspace):
+    """A workspace with the verbs that move its tickets. Get one with `open` or `make`."""
 
     def __init__(self, workspace: str) -> None:
-        self.workspace = os.path.abspath(workspace)
-        """The absolute path, as given."""
-        self.root = files.to_bytes(self.workspace)
-        """The same as bytes."""
+        super().__init__(workspace)
         self._mtimes: Dict[str, int] = {}
 
-    # ---- the workspace -----------------------------------------------------------------------
-
-    @classmethod
-    def open(cls, workspace: str) -> "Spool":
-        """Return the spool of an existing workspace.
-
-        Raises WorkspaceError, and OSError for what may pass.
-        """
-        spool = cls(workspace)
-        try:
-            text = files.read_bytes(spool.path("PROTOCOL"), 100).decode("ascii", "replace").strip()
-        except FileNotFoundError:
-            raise WorkspaceError(
-                f"{spool.workspace} is no workspace of hpc_batch (it has no file PROTOCOL). "
-                "Check the path; the submitter makes a new one by itself"
-            ) from None
-        except OSError as error:
-            if error.errno in files.PASSING:
-                raise
-            raise _unusable(spool.workspace, error) from error
-        if text not in [str(number) for number in ACCEPTED]:
-            raise WorkspaceError(
-                f"the workspace {spool.workspace} has protocol {text!r} and this program speaks "
-                f"{PROTOCOL}: use a checkout of the same release on both sides (the cluster is "
-                "upgraded first), or another workspace"
-            )
-        if os.stat(spool.root).st_uid != os.geteuid():
-            raise WorkspaceError(
-                f"the workspace {spool.workspace} belongs to another account: all service hosts "
-                "of one workspace log in as one account"
-            )
-        return spool
-
-    @classmethod
-    def make(cls, workspace: str) -> Tuple["Spool", bool]:
-        """Return the spool, made first where the workspace is missing, and whether it was made.
-
-        Raises WorkspaceError, and OSError for what may pass.
-
-        Folders come first and PROTOCOL last. Empty folders of our names without PROTOCOL are a
-        making that was interrupted, and it is continued; anything in them without PROTOCOL is
-        refused, since it may be a workspace whose PROTOCOL was lost.
-        """
-        spool = cls(workspace)
-        try:
-            if files.exists(spool.path("PROTOCOL")):
-                return cls.open(workspace), False
-            files.make_folder(spool.root)
-            held = [name for name in FOLDERS if files.exists(spool.path(name))]
-            full = [name for name in held if os.listdir(spool.path(name))]
-            if full and not files.exists(spool.path("PROTOCOL")):
-                raise WorkspaceError(
-                    "{} has no file PROTOCOL but holds {}: not made by hpc_batch, or damaged. Give "
-                    "another workspace, or look at these folders and move them away".format(
-                        spool.workspace, ", ".join(full)
-                    )
-                )
-            files.change_mode(spool.root, 0o700)
-            for name in FOLDERS:
-                files.make_folder(spool.path(name))
-            durable.sync_folder(spool.root)
-            _sync_parent(spool.root)
-            files.replace(
-                spool.path("PROTOCOL"),
-                f"{PROTOCOL}\n".encode("ascii"),
-                f".{os.urandom(4).hex()}.new",
-            )
-        except OSError as error:
-            if error.errno in files.PASSING and error.errno not in ADVICE:
-                raise
-            raise _unusable(spool.workspace, error) from error
-        return cls.open(workspace), True
-
     # ---- paths -------------------------------------------------------------------------------
-
-    def path(self, *names: str) -> bytes:
-        """Return the path of something in the workspace."""
-        return self.root + b"/" + files.to_bytes("/".join(names))
-
-    def job_folder(self, job: str) -> bytes:
-        """Return jobs/J."""
-        return self.path("jobs", job)
-
-    def input_path(self, job: str, number: int) -> bytes:
-        """Return jobs/J/inN."""
-        return self.path("jobs", job, f"in{number}")
 
     def incoming_path(self, job: str, session: str) -> bytes:
         """Return incoming/J.S."""
         return self.path("incoming", f"{job}.{session}")
-
-    def attempt_folder(self, job: str, attempt: int) -> bytes:
-        """Return jobs/J/aN."""
-        return self.path("jobs", job, f"a{attempt}")
-
-    def pilot_folder(self, pilot: str) -> bytes:
-        """Return pilots/P."""
-        return self.path("pilots", pilot)
 
     def ticket_path(self, ticket: Ticket) -> bytes:
         """Return where a ticket lies."""
@@ -431,89 +295,10 @@ class Spool:
         for ticket in [t for found in tickets.values() for t in found if t.state == "incoming"]:
             files.unlink(self.ticket_path(ticket))
         for job in tickets:
-            self.discard(self.job_folder(job), keep=keep)
+            trash.discard(self, self.job_folder(job), keep=keep)
         if jobs:
             self._sync("kept" if keep else "trash", "jobs")
         rest = [t for found in self.tickets_of(jobs).values() for t in found]
         for ticket in rest:
             files.unlink(self.ticket_path(ticket))
         durable.sync_folders(os.path.dirname(self.ticket_path(ticket)) for ticket in rest)
-
-    def discard(self, path: bytes, *, keep: bool) -> None:
-        """Move a folder of the workspace to trash/ (or kept/) under a name of its own."""
-        name = files.from_bytes(os.path.basename(path))
-        folder = "kept" if keep else "trash"
-        for number in range(1000):
-            target = self.path(folder, name + (f".{number}" if number else ""))
-            try:
-                files.rename(path, target)
-                return
-            except FileNotFoundError:
-                # RACE: another purge, or this one before it was killed, was here first.
-                return
-            except OSError as error:
-                # What was discarded before has this name.
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                    raise
-
-    def drafts(self) -> List[bytes]:
-        """Return the paths of what is being made just now, or was left by a killed maker."""
-        found = []
-        for folder, pattern in DRAFTS.items():
-            where = self.path(folder) if folder else self.root
-            found += [files.join(where, n) for n in files.names(where) if pattern.fullmatch(n)]
-        return found
-
-    def remove(self, draft: bytes) -> None:
-        """Remove a draft, file or folder."""
-        if stat.S_ISDIR(files.mode_of(draft, follow=False)):
-            files.remove_tree(draft)
-        else:
-            files.unlink(draft)
-
-    def empty_trash(self, go_on: Callable[[], bool]) -> bool:
-        """Delete what lies in trash/ while `go_on` says so; tell whether it is empty now."""
-        for name in sorted(os.listdir(self.path("trash"))):
-            if not _delete(files.join(self.path("trash"), name), go_on):
-                return False
-        return True
-
-
-def _sync_parent(root: bytes) -> None:
-    """Make the workspace's own name durable, where its parent folder may be opened."""
-    try:
-        durable.sync_folder(os.path.dirname(root))
-    except PermissionError:
-        # RACE: none; a site may let nobody list the folder of all accounts.
-        return
-
-
-def _delete(path: bytes, go_on: Callable[[], bool]) -> bool:
-    """Delete a tree while `go_on` says so; False when something is left."""
-    if not go_on():
-        return False
-    try:
-        mode = os.lstat(path).st_mode
-        if not stat.S_ISDIR(mode):
-            files.unlink(path)
-            return True
-        # A job may have left folders that even their owner cannot list or empty.
-        if mode & stat.S_IRWXU != stat.S_IRWXU:
-            files.change_mode(path, 0o700)
-        with os.scandir(path) as entries:
-            there = list(entries)
-        for entry in there:
-            if entry.is_dir(follow_symlinks=False):
-                _delete(entry.path, go_on)
-            elif go_on():
-                files.unlink(entry.path)
-        return files.remove_folder(path)
-    except OSError as error:
-        # RACE: another pass empties the same trash. What cannot be deleted is tried again later.
-        return error.errno in files.GONE
-
-
-def _unusable(workspace: str, error: OSError) -> WorkspaceError:
-    """Return what to tell the operator when the file system refuses."""
-    advice = ADVICE.get(error.errno or 0, str(error))
-    return WorkspaceError(f"the workspace {workspace} cannot be used: {advice}")

@@ -12,7 +12,7 @@ import re
 import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from hpc_cluster import clock, dismissal, files, pilot, queuer, ticket
+from hpc_cluster import clock, dismissal, files, pilot, queuer, ticket, trash
 from hpc_cluster.errors import UsageError
 from hpc_cluster.leftovers import Leftovers
 from hpc_cluster.loading import Load, load_all
@@ -71,8 +71,8 @@ class Verbs:
             return
         deadline = clock.monotonic() + TRASH_S
         try:
-            self.littered = not self._spool.empty_trash(
-                lambda: go_on() and clock.monotonic() < deadline
+            self.littered = not trash.empty(
+                self._spool, lambda: go_on() and clock.monotonic() < deadline
             )
         except OSError:
             return  # it is tried again behind the next request, and by the daily sweep
@@ -242,7 +242,7 @@ class Verbs:
         if args.get("kept_s") is not None:
             unkept = left.discard_kept(self._store.now() - _count(args, "kept_s"))
         deadline = clock.monotonic() + TRASH_S
-        self._spool.empty_trash(lambda: clock.monotonic() < deadline)
+        trash.empty(self._spool, lambda: clock.monotonic() < deadline)
         return {
             "trashed": trashed,
             "litter": litter,

@@ -152,6 +152,7 @@ TESTS = {
     "verbs": ("tests/unit/test_results.py", "tests/integration/test_session.py"),
     "writing": ("tests/unit/test_files.py", "tests/unit/test_steps_killed.py"),
     "work": ("tests/unit/test_work.py", "tests/integration/test_runner.py"),
+    "workspace": ("tests/unit/test_spool.py", "tests/integration/test_session.py"),
 }
 """Module: the tests that know it best."""
 

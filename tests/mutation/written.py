@@ -652,10 +652,10 @@ ANSWERING = (
     far(
         "spool",
         "purge tickets first",
-        "        for job in tickets:\n            self.discard(self.job_folder(job), keep=keep)\n",
+        "        for job in tickets:\n            trash.discard(self, self.job_folder(job), keep=keep)\n",
         "        for ticket in [t for found in tickets.values() for t in found]:\n"
         "            files.unlink(self.ticket_path(ticket))\n"
-        "        for job in tickets:\n            self.discard(self.job_folder(job), keep=keep)\n",
+        "        for job in tickets:\n            trash.discard(self, self.job_folder(job), keep=keep)\n",
         "the tickets go last, so that a kill leaves something to find",
     ),
 )

@@ -7,10 +7,11 @@ import threading
 
 import pytest
 
-from hpc_cluster import PROTOCOL, effects, files
+from hpc_cluster import PROTOCOL, effects, files, trash
 from hpc_cluster.errors import WorkspaceError
-from hpc_cluster.spool import FOLDERS, Spool
+from hpc_cluster.spool import Spool
 from hpc_cluster.ticket import Ticket, parse
+from hpc_cluster.workspace import FOLDERS
 
 OURS, OTHER = "0123abcd", "ffffffff"
 S, T = "1" * 16, "2" * 16
@@ -364,8 +365,8 @@ def test_trash_is_emptied_whatever_a_job_left_there(spool):
     os.chmod(inner, 0o500)
     os.chmod(os.path.dirname(inner), 0)
     spool.purge_all([job(1)], keep=False)
-    assert spool.empty_trash(lambda: False) is False
-    assert spool.empty_trash(lambda: True) is True
+    assert trash.empty(spool, lambda: False) is False
+    assert trash.empty(spool, lambda: True) is True
     assert files.names(spool.path("trash")) == []
 
 
