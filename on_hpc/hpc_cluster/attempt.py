@@ -4,9 +4,9 @@
 
 It goes through five phases:
 
-    preparing    makes the folder, links the inputs into work/, writes job.sh
+    preparing    has its folder made and filled (`preparation`)
     running      watches the process
-    ended        has decided what the end means; its slot is free
+    ended        has decided what the end means (`verdict`); its slot is free
     collecting   has its result written (`result`)
     written      has told in `files` and `folders` what is to be durable before its ticket moves
 
@@ -16,29 +16,21 @@ says what to do with the ticket; moving it is the runner's act, and that alone d
 """
 
 import errno
-import os
 import signal
 import time
-from typing import Callable, List, Mapping, NamedTuple, Optional
+from typing import Callable, List, Mapping, NamedTuple, Optional, Union
 
-from hpc_cluster import clock, description, durable, files, memory, result, threads
-from hpc_cluster.errors import ClusterError, DescriptionError
+from hpc_cluster import clock, durable, memory, result, threads, verdict
+from hpc_cluster.description import Description
 from hpc_cluster.guard import VARIABLE, Guard
+from hpc_cluster.preparation import Preparation
 from hpc_cluster.process import Process, interpreter, surroundings
-from hpc_cluster.result import Ending, Verdict
+from hpc_cluster.result import Ending
 from hpc_cluster.spool import Spool
 from hpc_cluster.ticket import Ticket
+from hpc_cluster.verdict import Outcome, Verdict
 from hpc_cluster.walltime import GRACE_S, Walltime
-from hpc_cluster.work import (
-    NOT_THE_JOB,
-    QUICK_BYTES,
-    QUICK_FILES,
-    CannotStart,
-    Look,
-    fill,
-    insist,
-    look_once,
-)
+from hpc_cluster.work import NOT_THE_JOB, CannotStart, Look, insist, look_once
 
 AGAIN_S = 10.0
 """A result that cannot be written is tried again after this."""
@@ -52,10 +44,6 @@ NO_ROOM = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """Errors of a start of which it is certain that no process was begun, as of those that name the
 program or a folder."""
 
-BELIEVED = 3
-"""A start with this number, or a later one, that is refused for good is the job's last: what was
-refused before may have been this node's doing, or a moment's."""
-
 REMAINS_S = 5.0
 """How long to wait until the processes that a job left behind are gone after SIGKILL."""
 
@@ -65,18 +53,7 @@ again after this, when the runner's own SIGTERM must have arrived."""
 
 TERM_CODES = (-signal.SIGTERM, 128 + signal.SIGTERM)
 
-
-class Outcome(NamedTuple):
-    """What to do with the ticket at the end."""
-
-    verb: str
-    """finish (it is written), release, unclaim, or drop (it is no longer ours)."""
-    trouble: Optional[str] = None
-    """What was wrong with the node or the storage."""
-
-
-class Taken(ClusterError):
-    """This start is not ours to make."""
+KILL_CODES = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
 class Context(NamedTuple):
@@ -101,14 +78,12 @@ class Attempt:
         self,
         context: Context,
         ticket: Ticket,
-        found: Optional[description.Description] = None,
+        found: Optional[Description] = None,
     ) -> None:
         """Begin to prepare it; `found` is the job's description, where it was read already."""
-        self.ticket = ticket
         self.outcome: Optional[Outcome] = None
         self.misses = 0
         """In so many listings in a row the ticket was not found."""
-        self.description = found
         self.phase = "preparing"
         self.files: List[bytes] = []
         """Of a written attempt: what has to be durable before its ticket moves."""
@@ -118,9 +93,7 @@ class Attempt:
         """Of a prepared one: job.sh and the folders, as long as they are not durable."""
         self._context = context
         self._spool = context.spool
-        self._folder = context.spool.attempt_folder(ticket.job, ticket.starts)
-        self._made = False
-        """The folder is this start's own."""
+        self._preparation = Preparation(context.spool, ticket, found)
         self._script = b""
         self._process: Optional[Process] = None
         self._busy = False
@@ -140,6 +113,11 @@ class Attempt:
         self._begin()
 
     # ---- the runner's verbs ------------------------------------------------------------------
+
+    @property
+    def ticket(self) -> Ticket:
+        """The job's ticket, which bears the number of this start."""
+        return self._preparation.ticket
 
     @property
     def holds_a_slot(self) -> bool:
@@ -202,17 +180,20 @@ class Attempt:
     @property
     def time_limit_s(self) -> Optional[int]:
         """The job's own limit."""
-        return self.description.time_limit if self.description else None
+        found = self._preparation.description
+        return found.time_limit if found else None
 
     @property
     def grace_s(self) -> float:
         """The job's own grace."""
-        return float(self.description.grace_s) if self.description else GRACE_S
+        found = self._preparation.description
+        return float(found.grace_s) if found else GRACE_S
 
     @property
     def starts(self) -> int:
         """How often the job may be started."""
-        return self.description.starts if self.description else 1 << 30
+        found = self._preparation.description
+        return found.starts if found else 1 << 30
 
     @property
     def ran_s(self) -> float:
@@ -234,86 +215,30 @@ class Attempt:
     def _begin(self) -> None:
         """Prepare at once where that is quick; what is not found is looked for in a thread."""
         try:
-            if self._is_quickly_prepared():
+            if self._preparation.is_quick():
                 self._prepare(look_once)
                 return
         except (FileNotFoundError, CannotStart):
             # RACE: another node wrote it, and this one has not heard of it yet.
-            self._script = b""
+            self._do(lambda: self._prepare(insist))
         except Exception as error:  # whatever it is, the job must not be stuck
             self._failure = error
-            return
-        self._do(lambda: self._prepare(insist))
-
-    def _is_quickly_prepared(self) -> bool:
-        if self.description is None:
-            self._read(look_once)
-        assert self.description is not None
-        inputs = self.description.inputs
-        size = sum(item.size for item in inputs)
-        return size <= QUICK_BYTES and len(inputs) <= QUICK_FILES
-
-    def _read(self, look: Look) -> None:
-        path = files.join(self._spool.job_folder(self.ticket.job), description.NAME)
-        self.description = look(description.read, path)
+        else:
+            self._do(lambda: self._prepare(insist))
 
     def _prepare(self, look: Look) -> None:
-        spool, job = self._spool, self.ticket.job
-        if spool.cancel_asked(job):
+        if self._spool.cancel_asked(self.ticket.job):
             self._why = "cancelled"
-            return
-        job_folder = spool.job_folder(job)
-        try:
-            if self.description is None:
-                self._read(look)
-            found = self.description
-            assert found is not None
-            if found.job != job:
-                raise CannotStart("the description belongs to another job")
-            look(os.stat, job_folder)  # what was read to choose it may be gone since
-            text = description.script(found, job_folder, lambda p: look(files.read_bytes, p))
-        except FileNotFoundError as error:
-            raise CannotStart("its files on the cluster were deleted", "lost") from error
-        self._make_folder(found.starts)
-        fill(self._folder, job_folder, found, look)
-        word, own = found.word.encode("ascii"), f"a{self.ticket.starts}".encode("ascii")
-        self._script = text.replace(word, own)
-        path = files.join(self._folder, "job.sh")
-        files.write_new(path, self._script, 0o700)
-        work = files.join(self._folder, "work")
-        inner = [files.join(work, name) for name in ("input", "output") if found.layout == "split"]
-        self.given = [path, job_folder, self._folder, work, *inner]
-
-    def _make_folder(self, starts: int) -> None:
-        """Make the folder of this start; where there is one, make it the next start.
-
-        RACE: a file server that crashed forgot another pilot's claim. Its job still runs in that
-        folder, until that pilot misses its ticket.
-        """
-        self._unmake()  # what a look too early has left
-        while not files.make_folder(self._folder):
-            if self.ticket.starts >= starts:
-                raise Taken("its last start was begun before")
-            again = self._spool.restart(self.ticket)
-            if again is None:
-                raise Taken("its ticket is gone")
-            self.ticket = again
-            self._folder = self._spool.attempt_folder(again.job, again.starts)
-        self._made = True
-
-    def _unmake(self) -> None:
-        """Remove the folder of a start that was not begun."""
-        if self._made:
-            files.remove_tree(self._folder)
-            self._made = False
+        else:
+            self._script, self.given = self._preparation.make(look)
 
     def _prepared(self) -> None:
         if self._failure is not None:
             self._cannot(self._failure)
         elif self._why == "cancelled":
-            self._ended("cancelled", "cancelled", "cancelled before it was started")
+            self._conclude(verdict.UNSTARTED)
         elif self._why:
-            self._unmake()
+            self._preparation.unmake()
             self.outcome = Outcome("unclaim")
         else:
             try:
@@ -323,19 +248,9 @@ class Attempt:
 
     def _cannot(self, failure: BaseException) -> None:
         """A job that cannot be started is given back or answered, never stuck."""
-        if isinstance(failure, OSError) and failure.errno in NOT_THE_JOB:
-            words = f"cannot prepare {self.ticket.job}: {failure.strerror}"
-            self.outcome = Outcome("unclaim", trouble=words)
-            self._unmake()
-        elif isinstance(failure, Taken):
-            self.outcome = Outcome("release")
-        elif isinstance(failure, (CannotStart, DescriptionError)):
-            self._ended("fail", getattr(failure, "reason", "exit_code"), str(failure))
-        elif isinstance(failure, OSError) and self.ticket.starts < BELIEVED:
-            words = f"cannot prepare {self.ticket.job}: {failure}"
-            self.outcome = Outcome("release", trouble=words)
-        else:
-            self._ended("fail", "exit_code", f"the job could not be started: {failure}")
+        self._conclude(verdict.of_failure(failure, self.ticket))
+        if self.outcome is not None and self.outcome.verb == "unclaim":
+            self._preparation.unmake()
 
     def _launch(self) -> None:
         environment = surroundings(
@@ -348,17 +263,12 @@ class Attempt:
         self._killed_before = memory.kills()
         self._start = clock.iso()
         try:
-            self._process = Process(self._folder, script, environment, self._context.guard)
+            folder, guard = self._preparation.folder, self._context.guard
+            self._process = Process(folder, script, environment, guard)
         except OSError as error:
             if error.errno in NO_ROOM or (error.errno in NOT_THE_JOB and error.filename):
                 raise
-            if error.errno in NOT_THE_JOB or error.filename is None:
-                # It may run, and nobody knows its number: this folder is left to it.
-                words = f"cannot start {self.ticket.job}: {error.strerror}"
-                self.outcome = Outcome("release", trouble=words)
-                return
-            words = f"the script cannot be started by {interpreter(script)}: {error.strerror}"
-            self._ended("fail", "exit_code", words)
+            self._conclude(verdict.of_refusal(error, self.ticket, interpreter(script)))
             return
         self.phase = "running"
 
@@ -382,37 +292,22 @@ class Attempt:
         """Decide what the end of the job means."""
         process = self._process
         assert process is not None and process.rc is not None
-        rc, why, limit = process.rc, self._why, self.time_limit_s
-        walltime = self._context.walltime
-        code = rc if rc >= 0 else 128 - rc
-        if why == "cancelled":
-            self._ended("cancelled", "cancelled", "cancelled while it ran")
-        elif why == "time_limit":
-            self._ended("fail", "time_limit", f"stopped after its time limit of {limit} s")
-        elif why == "hand_back" and walltime.was_filled(process.began, process.ended):
-            full = int(walltime.full_s)
-            words = f"still running near the end of a pilot of {full} s: it needs a longer walltime"
-            self._ended("fail", "time_limit", words)
-        elif why == "hand_back":
-            self.outcome = Outcome("release")
-        elif rc == 0:
-            self._ended("ok", "completed", "processed OK")
-        elif self._out_of_memory(code, alone):
-            self._ended("fail", "out_of_memory", "killed for want of memory")
-        elif rc < 0:
-            self._ended("fail", "exit_code", f"the script was killed by signal {_signal(-rc)}")
+        if self._why:
+            walltime = self._context.walltime
+            filled = walltime.was_filled(process.began, process.ended)
+            full_s = walltime.full_s if filled else None
+            self._conclude(verdict.of_stop(self._why, self.time_limit_s, full_s))
         else:
-            self._ended("fail", "exit_code", f"the script ended with return code {rc}")
+            starved = process.rc != 0 and memory.killed_since(self._killed_before)
+            starved = starved and (alone or process.rc in KILL_CODES)
+            self._conclude(verdict.of_exit(process.rc, starved=starved))
 
-    def _out_of_memory(self, code: int, alone: bool) -> bool:
-        now, before = memory.kills(), self._killed_before
-        grew = now is not None and before is not None and now > before
-        return grew and (alone or code == 128 + signal.SIGKILL)
-
-    def _ended(self, kind: str, reason: str, message: str) -> None:
-        self.phase = "ended"
-        self._verdict = Verdict(kind, reason, message)
-        self._end = clock.iso()
+    def _conclude(self, found: Union[Verdict, Outcome]) -> None:
+        """Be ended with a verdict, or over without one."""
+        if isinstance(found, Outcome):
+            self.outcome = found
+        else:
+            self.phase, self._verdict, self._end = "ended", found, clock.iso()
 
     # ---- collecting --------------------------------------------------------------------------
 
@@ -423,8 +318,8 @@ class Attempt:
         return Ending(
             ticket=self.ticket,
             job_folder=self._spool.job_folder(self.ticket.job),
-            folder=self._folder,
-            description=self.description,
+            folder=self._preparation.folder,
+            description=self._preparation.description,
             verdict=self._verdict,
             rc=None if process is None else process.rc,
             start=self._start,
@@ -496,9 +391,3 @@ class Attempt:
             threads.start(work, "step")
         except OSError as error:
             self._failure, self._busy = error, False
-
-
-def _signal(number: int) -> str:
-    """Return a signal's number and name."""
-    known = {int(known): known.name for known in signal.Signals}
-    return f"{number} ({known[number]})" if number in known else str(number)

@@ -26,6 +26,12 @@ def kills(proc: str = "/proc/self/cgroup", mount: str = "/sys/fs/cgroup") -> Opt
     return None
 
 
+def killed_since(before: Optional[int]) -> bool:
+    """Tell whether more were killed than `before`, which `kills` has returned."""
+    now = kills()
+    return now is not None and before is not None and now > before
+
+
 def _count(path: str) -> Optional[int]:
     """Return the number after the word oom_kill in a file of two columns."""
     for pair in [line.split() for line in _lines(path)]:

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 from hpc_cluster import PROTOCOL, clock, files
 from hpc_cluster.description import Description
 from hpc_cluster.ticket import Ticket
+from hpc_cluster.verdict import Verdict
 from hpc_cluster.work import (
     QUICK_BYTES,
     QUICK_FILES,
@@ -19,16 +20,6 @@ from hpc_cluster.work import (
 )
 
 STREAMS = ("stdout", "stderr")
-
-
-class Verdict(NamedTuple):
-    """What the end of a job means."""
-
-    kind: str
-    """How its ticket is to end: one of ticket.KINDS."""
-    reason: str
-    message: str
-    """One sentence for people."""
 
 
 class Ending(NamedTuple):
