@@ -30,8 +30,8 @@ LAYERS = {
     ),
     "effects": (
         "access admission ahead answer bulk collecting connection conversation crontab "
-        "data_channel deployment description doorbell elapsed errand failure far_end hosts "
-        "inputs intake lane listing logbook mending node placing policy portions receiving "
+        "data_channel deployment description doorbell elapsed errand failure far_end foresight "
+        "hosts inputs intake lane listing logbook mending node placing policy portions receiving "
         "record records report restore sending session settling sight staging state steps "
         "tidings tidying travel trouble upkeep"
     ),

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hpc_batch import failure, logbook, plan
+from hpc_batch import failure, foresight, logbook, plan
 from hpc_batch.access import OUTAGE_S, Access
 from hpc_batch.admission import Admission
 from hpc_batch.config import Config
@@ -32,7 +32,7 @@ from hpc_batch.errors import ConfigError, FarEndError, RemoteError, StorageError
 from hpc_batch.fitting import misfit
 from hpc_batch.journal import Damaged
 from hpc_batch.lingering import LOCK_S, serving_s
-from hpc_batch.listing import Listing, look, recorded, unanswerable
+from hpc_batch.listing import Listing, look
 from hpc_batch.portions import Portions
 from hpc_batch.record import Record
 from hpc_batch.records import Records
@@ -43,7 +43,6 @@ from hpc_batch.trouble import Ledger
 from hpc_batch.upkeep import TROUBLES, Upkeep
 
 if TYPE_CHECKING:
-    from hpc_batch.connection import Connection
     from hpc_batch.steps import Steps
     from hpc_batch.travel import Travel
 
@@ -165,7 +164,7 @@ class Pass:
             self.state,
             self.records,
             self.ledger,
-            self._connect,
+            self.access.connect,
             self.sight,
             self.upkeep,
             keep=self.options.nocleanup,
@@ -250,7 +249,8 @@ class Pass:
             text += "run `hpc-batch resume --restored`, which makes its drop a new one"
             self.ledger.note(f"record {job}", text, code=75)
         listing = look(self.config.cronjob.dropbox)
-        self._expect_cluster(listing)
+        if foresight.of_sweep(self.records, listing, paused=self._paused):
+            self.access.expect()
         self._observe_cluster(listing)
         self._cancelled = self.state.cancelled()
         planned = self._planned()
@@ -353,29 +353,11 @@ class Pass:
 
     # ---- the cluster -------------------------------------------------------------------------
 
-    def _expect_cluster(self, listing: Listing) -> None:
-        """Begin to log in where this sweep is going to need the cluster."""
-        busy = {r.name for r in self.records}
-        drops = (
-            d for d in listing.drops if unanswerable(d) is None and recorded(d.name) not in busy
-        )
-        if any(map(self._needs_cluster, self.records)) or (not self._paused and any(drops)):
-            self.access.expect()
-
     def _foresee(self, record: Record) -> None:
         """Begin to log in for the first record that shows the need: there may be many more."""
-        if self._needs_cluster(record) and is_at_home(record, self.config):
+        if foresight.of_job(record, paused=self._paused) and is_at_home(record, self.config):
             with contextlib.suppress(ConfigError):  # the sweep asks again, and tells
                 self.access.expect()
-
-    def _needs_cluster(self, record: Record) -> bool:
-        """Tell whether a job's next step is likely to need the cluster."""
-        is_new = record.phase in ("INTENT", "ACCEPTED", "STAGING")
-        return not self._paused if is_new else record.remote
-
-    def _connect(self) -> Connection | None:
-        """Log in, once a pass; None where that fails, now or before."""
-        return self.access.connect()
 
     def _observe_cluster(self, listing: Listing) -> None:
         """Ask for the census when a published job may have one."""
@@ -386,7 +368,7 @@ class Pass:
         if not published:
             return
         self.steps  # noqa: B018  (loaded beside the login: results may have come)
-        connection = self._connect()
+        connection = self.access.connect()
         if connection is None:
             return
         try:
