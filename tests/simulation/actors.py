@@ -111,6 +111,13 @@ class Sync:
     def __init__(self, target: Callable[..., Any], args: tuple[Any, ...] = (), **more: Any) -> None:
         self._work = lambda: target(*args)
 
+    @classmethod
+    def begun(cls, work: Callable[..., Any], name: str, *args: Any) -> Sync:
+        """Start one, as the rooms of threads do."""
+        thread = cls(work, args, name=name)
+        thread.start()
+        return thread
+
     def start(self) -> None:
         self._work()
 

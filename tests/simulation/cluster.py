@@ -272,8 +272,7 @@ def pilots_are_actors(patch: Any, folder: Path) -> None:
     patch.setattr(runner, "Heartbeat", Heartbeat)
     patch.setattr(heartbeat, "threading", SimpleNamespace(Event=Pause, Thread=Idle))
     for module in (attempt, handover):
-        threads = SimpleNamespace(Thread=Sync, Lock=module.threading.Lock)  # type: ignore[attr-defined]
-        patch.setattr(module, "threading", threads)
+        patch.setattr(module, "threads", SimpleNamespace(start=Sync.begun))
     patch.setattr(effects, "start", Job)
     patch.setattr(batch, "run", lambda *args, **keys: Cluster.here.run(*args, **keys))
     patch.setattr(memory, "kills", lambda: None)

@@ -254,7 +254,6 @@ def logins_are_simulated(patch: Any, net: Net) -> None:
         return Login(net, net.system)
 
     patch.setattr(hosts, "connect", connect)
-    patch.setattr(sending, "threading", SimpleNamespace(Thread=Coroutine, Condition=Turns))
-    patch.setattr(access, "threading", SimpleNamespace(Thread=Sync, Lock=access.threading.Lock))
-    keep = {name: getattr(session.threading, name) for name in ("Lock", "Event")}
-    patch.setattr(session, "threading", SimpleNamespace(Thread=Idle, **keep))
+    patch.setattr(sending, "threading", SimpleNamespace(Condition=Turns))
+    for module, kind in ((sending, Coroutine), (access, Sync), (session, Idle)):
+        patch.setattr(module, "threads", SimpleNamespace(start=kind.begun))
