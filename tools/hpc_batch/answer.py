@@ -165,7 +165,7 @@ class Answers:
         decided["times"]["returned"] = now()
         source = self._records.job_file(record.id)
         parsed = jobfile.parse_or_none(source)
-        for size in (None, 2000, 0):
+        for size in (None, 2000, 500, 0):
             told = decided if size is None else node.without_streams(decided, size)
             text = jobfile.answer_text(parsed, told, None if parsed else source)
             try:
