@@ -183,6 +183,20 @@ def test_a_journal_that_was_cut_while_a_pass_works_is_not_written_to(
     assert path.read_bytes() == whole[:-10]
 
 
+def test_a_journal_that_seems_shorter_than_it_is_is_not_believed(
+    path: Path, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would be written next would take the place of what was not seen."""
+    whole, real = path.read_bytes(), os.pread
+    for seen in (0, 100, len(whole) - 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pread", lambda fd, n, at, end=seen: real(fd, max(0, end - at), at))
+            with pytest.raises(OSError, match="cut"):
+                again(path)
+    assert path.read_bytes() == whole
+    assert phases(path) == {J: "STAGING"}
+
+
 @pytest.mark.parametrize("is_big", [False, True])
 def test_a_journal_does_not_grow_without_bounds(path: Path, records: Records, is_big: bool) -> None:
     records.save_all([record(job=OTHER)], {OTHER: {"job": "x" * 3 * SLACK * is_big}})

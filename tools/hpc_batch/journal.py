@@ -38,7 +38,6 @@ SLACK = 1 << 20
 OF_A_JOB = re.compile(rb"[0-9a-f]{8} ([0-9A-Za-z-]{1,64})[ \n]")
 """How a line begins."""
 
-
 NEW = ".new"
 """Ends its name while it is being written anew."""
 

@@ -95,11 +95,11 @@ def read_bytes(path: Path, limit: int = 64 << 20) -> bytes:
 def lines(path: Path, begin: int = 0) -> Iterator[bytes]:
     """Yield the lines of a regular file from a place on, each with its newline if it has one.
 
-    Raises OSError; EINVAL when it is no regular file.
+    Raises OSError: EINVAL when it is no regular file, ESTALE when it ends before its end.
     """
     descriptor = _open_regular(path)
     try:
-        rest = b""
+        size, rest = os.fstat(descriptor).st_size, b""
         while True:
             block = os.pread(descriptor, BLOCK, begin)
             begin += len(block)
@@ -108,6 +108,8 @@ def lines(path: Path, begin: int = 0) -> Iterator[bytes]:
                 yield one + b"\n"
             if not block:
                 break
+        if begin < size:
+            raise OSError(errno.ESTALE, "it was cut by somebody else", path)
         if rest:
             yield rest
     finally:
