@@ -26,7 +26,8 @@ VARYING = ("id", "start", "end", "attempts", "node", "pilot", "times")
 """What an answer may have differently after faults."""
 
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{11}-[0-9a-f]{16}|[0-9a-f]{16}")
-LAST = re.compile(r"(\(last: node \w+)[^)]*\)")
+LAST = re.compile(r"\(last: [^)]*\)")
+"""The last pilot, by its node; one that could not say where it runs, by its number."""
 
 ATTEMPTS, STARTS = 3, 10
 """The defaults of [limits]."""
@@ -124,7 +125,7 @@ def outcome(world: World, scenario: Scenario) -> str:
         if world.finished(name).exists():
             answers[name] = {k: v for k, v in answer(world, name).items() if k not in VARYING}
             # Of its last pilot a fault may have more to tell, or less
-            answers[name]["message"] = LAST.sub(r"\1)", str(answers[name]["message"]))
+            answers[name]["message"] = LAST.sub("(last)", str(answers[name]["message"]))
     found = {
         "answers": answers,
         "outputs": {path.name: path.read_text()[:50] for path in sorted(world.out.iterdir())},

@@ -590,7 +590,7 @@ ANSWERING = (
     near(
         "answer",
         "whole or not",
-        "        for size in (None, 2000, 0):",
+        "        for size in (None, 2000, 500, 0):",
         "        for size in (None,):",
         "on a full disk the streams are cut, and the answer goes out",
     ),
