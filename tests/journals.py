@@ -18,7 +18,7 @@ def steps(path: Path) -> dict[str, Step]:
 
 def jobs(path: Path) -> list[str]:
     """Return the jobs with a record; none where there is no journal."""
-    return Journal(str(path)).read().jobs() if path.exists() else []
+    return [*Journal(str(path)).read().jobs()] if path.exists() else []
 
 
 def write(path: Path, found: Mapping[str, Step]) -> None:

@@ -131,6 +131,42 @@ def test_a_record_that_cannot_be_read_is_its_jobs_trouble(staged: Operator) -> N
     assert len(status(staged)) == 1
 
 
+@pytest.mark.parametrize("kind", ["missing", "folder"])
+def test_without_a_journal_nothing_is_touched_until_it_is_back(staged: Operator, kind: str) -> None:
+    made = staged.world
+    path = made.state / "journal"
+    whole = path.read_bytes()
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    made.drop("y", "say", args={"words": "y"})
+    before = sorted(os.listdir(made.dropbox / ".hpc_batch"))
+    told = staged("pass")
+    assert told.code == 75 and str(path) in told.err and "resume --restored" in told.err
+    assert "no pass has worked since" in status(staged)[1]
+    assert (made.dropbox / "y.job").exists()
+    assert sorted(os.listdir(made.dropbox / ".hpc_batch")) == before
+    if kind == "folder":
+        path.rmdir()
+    path.write_bytes(whole)
+    assert staged("pass").code == 0
+    assert {r["name"] for r in made.records()} == {"x.job", "y.job"}
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder"])
+def test_a_journal_that_does_not_come_back_is_begun_anew(staged: Operator, kind: str) -> None:
+    made = staged.world
+    path = made.state / "journal"
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    assert "x.job: was taken after the backup was made" in staged("resume", "--restored").out
+    assert staged("pass").code == 0
+    (record,) = made.records()
+    assert record["name"] == "x.job"
+    assert len(status(staged)) == 1
+
+
 def test_a_ticket_that_is_gone_is_looked_for_and_that_is_told(staged: Operator) -> None:
     (ticket,) = (staged.world.workspace / "ready").iterdir()
     ticket.unlink()

@@ -117,9 +117,7 @@ class Mixed(Storms):
     """Storms, clocks that leap, and a batch system that lies, all at once."""
 
     def world(self, root: Path, judge: Judge) -> Round:
-        scripts = hasten(root / "on_hpc", lease_s=60.0)
-        keys: dict[str, Any] = {"hpc_env": {"scripts": scripts}, "pilot": {"slots": 2}, **PATIENT}
-        return Lying(root / "w", judge, **keys)
+        return Lying(root / "w", judge, **two_slots(root, lease_s=60.0))
 
     def make(self, here: Round, chance: random.Random, expected: Mapping[str, Any]) -> Made:
         assert isinstance(here, Lying)
@@ -180,9 +178,7 @@ class Stops(Storms):
     """Any process stopped for a while, or killed, at random moments; each round is another."""
 
     def world(self, root: Path, judge: Judge) -> Round:
-        scripts = hasten(root / "on_hpc", lease_s=15.0)
-        keys: dict[str, Any] = {"hpc_env": {"scripts": scripts}, "pilot": {"slots": 2}, **PATIENT}
-        return Round(root / "w", judge, **keys)
+        return Round(root / "w", judge, **two_slots(root, lease_s=15.0))
 
     def make(self, here: Round, chance: random.Random, expected: Mapping[str, Any]) -> Made:
         here.begin()
@@ -395,6 +391,12 @@ WORDS = {
     "hpc_cluster.guard": Role.GUARD,
     "hpc_cluster.batch.local": Role.LOCAL,
 }
+
+
+def two_slots(root: Path, lease_s: float) -> dict[str, Any]:
+    """Return the settings of a world whose pilots have two slots, and are given up so soon."""
+    scripts = hasten(root / "on_hpc", lease_s=lease_s)
+    return {"hpc_env": {"scripts": scripts}, "pilot": {"slots": 2}, **PATIENT}
 
 
 def command_lines() -> list[tuple[int, str]]:

@@ -25,7 +25,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -149,9 +149,13 @@ class Journal:
 
     # ---- asking ------------------------------------------------------------------------------
 
-    def jobs(self) -> list[str]:
+    def jobs(self) -> KeysView[str]:
         """Return the jobs with a record."""
-        return list(self._lines)
+        return self._lines.keys()
+
+    def holds(self, job: str, name: str) -> bool:
+        """Tell whether there is a job's paper of this name."""
+        return job in self._lines and name in self._lines[job].papers
 
     def records(self) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
         """Yield each job, where its record stands, and that; {} for what no pass has written.
@@ -178,7 +182,7 @@ class Journal:
         Raises OSError, and Damaged when there is none, and when a damaged line may have held a
         newer one.
         """
-        if job not in self._lines or name not in self._lines[job].papers:
+        if not self.holds(job, name):
             raise Damaged(self.path, f"the {name} of {job}")
         return self._parsed(job, name, self._at(job, self._lines[job].papers[name]))
 

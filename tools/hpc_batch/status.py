@@ -11,6 +11,7 @@ Nothing here locks, writes or asks the cluster, so it may run at any time beside
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field, replace
@@ -282,13 +283,16 @@ def _in_flight(service: Mapping[str, Any] | None) -> Iterator[Seen]:
 
 def _recorded(state: Path, known: set[str | None]) -> Iterator[Seen]:
     """Yield what records tell of jobs that were taken after the status was written."""
-    try:
-        found = list(Journal(str(state / "journal")).read().records())
-    except (OSError, Damaged):
-        return  # RACE: it was written anew meanwhile; or it is not ours to read.
-    for job, _, record in found:
+    journal = Journal(str(state / "journal"))
+    with contextlib.suppress(OSError, Damaged):  # it may not be ours to read
+        journal.read()
+    for job in journal.jobs():
         if job in known:
             continue
+        try:
+            record = journal.record(job)
+        except (OSError, Damaged):
+            continue  # RACE: the journal was written anew meanwhile.
         shown = PHASES.get(str(record.get("phase")))
         if shown is not None:
             yield Seen(

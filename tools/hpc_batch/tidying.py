@@ -91,7 +91,7 @@ def tidy(config: Config, before: datetime, *, kept: bool, dry_run: bool) -> Tidi
 
 def _is_unanswered(state: State, journal: Journal, job: str) -> bool:
     """Tell whether a job's answer is still reserved, or not decided."""
-    decided = job not in journal.jobs() or "answer" in journal.papers(job)
+    decided = job not in journal.jobs() or journal.holds(job, "answer")
     return files.exists(state.of_job(job, "answer")) or not decided
 
 
@@ -141,7 +141,7 @@ def _dropbox(state: State, journal: Journal, dry_run: bool) -> Removed:
     job is left for `hpc-batch resume --restored`.
     """
     entries, size = 0, 0
-    jobs = set(journal.jobs())
+    jobs = journal.jobs()
     for name in files.names(str(state.inner)):
         job = name.partition(".")[0]
         path = str(state.inner / name)
