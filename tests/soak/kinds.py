@@ -7,8 +7,10 @@ from and whether it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,8 +130,7 @@ def make(word: str, name: str, kind: str, root: Path, journal: str, chance: rand
         draft.write_text(f"{path.name}\n" * lines)
         draft.rename(path)
     if what.older:
-        for target in outputs.values():
-            Path(target).write_text(OLDER + word)
+        _stand(outputs.values(), OLDER + word)
     inputs = {"source": f"{path}.missing" if what.lacks == "source" else str(path)}
     job: dict[str, Any] = {
         "script": what.script,
@@ -144,6 +145,20 @@ def make(word: str, name: str, kind: str, root: Path, journal: str, chance: rand
     if not what.slowly:
         text += b"...\n"
     return Drop(word, name, kind, path.name, lines, text, outputs)
+
+
+def _stand(paths: Iterable[str], text: str) -> None:
+    """Put what is older at outputs' paths, or nothing at all. Raises OSError: the disk is full."""
+    written = []
+    try:
+        for path in map(Path, paths):
+            written.append(path)
+            path.write_text(text)
+    except OSError:
+        for path in written:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
 
 
 def content(job: str, attempt: int, line: str, lines: int) -> bytes:
