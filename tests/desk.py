@@ -66,9 +66,9 @@ class Willing:
         self.published.update(jobs)
         return Answer(lambda: None)
 
-    def purge(self, jobs: list[str], *, keep: bool) -> frozenset[str]:
+    def begin_purge(self, jobs: list[str], *, keep: bool) -> Answer[frozenset[str]]:
         self.purged += jobs
-        return frozenset(jobs)
+        return Answer(lambda: frozenset(jobs))
 
 
 class Elsewhere:
@@ -133,7 +133,8 @@ class Desk:
             raise OSError(next(iter(stuck.values())))
 
     def clean(self, purge: Callable[[list[str]], frozenset[str]]) -> None:
-        self.answers.clean([r for r in self.records if r.phase == "CLEANING"], purge)
+        cleaning = [r for r in self.records if r.phase == "CLEANING"]
+        self.answers.clean(cleaning, lambda jobs: Answer(lambda: purge(jobs)))
 
     def collect(
         self, batch: Sequence[Record], outputs: Mapping[str, bytes], **more: Any

@@ -573,7 +573,7 @@ ANSWERING = (
     near(
         "answer",
         "believed out",
-        "        batch = self._answered(batch)\n",
+        "        batch = self._answered(batch, inner)\n",
         "",
         "nothing is cleaned of a job whose answer is still reserved",
         "tests/preload/test_preload.py",
@@ -620,23 +620,23 @@ ANSWERING = (
     near(
         "answer",
         "clean before purge",
-        "            gone |= purge([r.id for r in far])\n",
-        "            gone |= {r.id for r in far}\n            purge([r.id for r in far])\n",
+        "        done = [*near, *(r for r in far if r.id in gone)]\n",
+        "        done = [*near, *far]\n",
         "a record goes only when the cluster's data has",
     ),
     near(
         "answer",
         "clean without the cluster",
-        "        gone = {r.id for r in batch if not r.remote}\n",
-        "        gone = {r.id for r in batch}\n",
+        "        near = [r for r in batch if not r.remote]\n",
+        "        near = list(batch)\n",
         "a record waits for the cluster",
     ),
     near(
         "answer",
         "rename before sync",
-        "                self._fill(path, record, readable)\n"
+        "                self._fill(path, record, papers, readable)\n"
         "                filled.append(record)\n",
-        "                self._fill(path, record, readable)\n"
+        "                self._fill(path, record, papers, readable)\n"
         "                if self._rename(record, (), stuck):\n"
         "                    answered.append(record)\n",
         "an answer is durable before it is visible",

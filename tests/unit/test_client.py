@@ -29,7 +29,7 @@ def take(job: Job, state: str = "accepted") -> bytes:
     """Do what the service does when it takes a drop."""
     data = job.path.read_bytes()
     node = {"id": "J", "since": "2026-11-20T10:00:00Z", "state": state}
-    job.submitted_path.write_bytes(jobfile.submitted_text(jobfile.parse_or_none(data), node))
+    job.submitted_path.write_bytes(jobfile.submitted_text(jobfile.echo(data), node))
     job.path.unlink()
     return data
 
@@ -39,7 +39,7 @@ def answer(job: Job, data: bytes | None = None, **node: object) -> None:
     data = take(job) if data is None else data
     told = {"status": "ok", "message": "processed OK", "reason": "completed", "rc": 0, **node}
     temporary = job.path.with_name(f".{job.name}.answer")
-    temporary.write_bytes(jobfile.answer_text(jobfile.parse_or_none(data), told))
+    temporary.write_bytes(jobfile.answer_text(jobfile.echo(data), told))
     job.submitted_path.unlink(missing_ok=True)
     temporary.rename(job.answer_path)
 

@@ -110,7 +110,7 @@ def test_keys_of_ones_own_are_carried_through() -> None:
 
 def test_a_renamed_answer_is_a_job_file_again() -> None:
     node = {"status": "error", "message": "m", "rc": None, "stdout": "a\nb\n", "id": "1-2"}
-    answer = jobfile.answer_text(jobfile.parse(CONTRACT).source, node)
+    answer = jobfile.answer_text(jobfile.echo(CONTRACT), node)
     again = jobfile.parse(answer)
     assert (again.script, again.args) == ("my_container", {"level": "6"})
     assert again.output_map == jobfile.parse(CONTRACT).output_map
@@ -473,7 +473,7 @@ def test_whatever_the_bytes_are_the_answer_is_a_description_or_problems(data: by
         jobfile.check_names(found, "flat")
         assert jobfile.settled(data) in ("mapping", "end")
     jobfile.settled(data)
-    jobfile.parse_or_none(data)
+    jobfile.echo(data)
 
 
 @given(st.dictionaries(st.sampled_from([*string.ascii_letters]), TEXT, min_size=1))

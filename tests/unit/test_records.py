@@ -111,6 +111,19 @@ def test_of_a_paper_the_newest_counts_and_older_ones_stay(path: Path, records: R
         assert found.job_file(J) == b"script: say\n"
 
 
+def test_papers_of_many_jobs_are_those_that_are_whole(path: Path, records: Records) -> None:
+    begin = path.stat().st_size
+    records.save_all([record("STAGING", OTHER)], {OTHER: {"echo": "script: x\n"}})
+    records.save_all([record("ANSWERING")], {J: {"answer": {"no": "answer"}, "echo": 7}})
+    asked = (OTHER, "no job", J)
+    found = list(records.papers_of(asked, "job", "echo", "answer"))
+    assert found == [{"echo": "script: x\n"}, {}, {"job": "script: say\n"}]
+    data = bytearray(path.read_bytes())
+    data[begin + 60] ^= 1
+    path.write_bytes(data)
+    assert list(records.papers_of(asked, "job", "echo")) == [{}, {}, {"job": "script: say\n"}]
+
+
 def test_an_older_paper_is_not_believed_where_a_damaged_line_may_have_held_a_newer_one(
     path: Path, records: Records
 ) -> None:

@@ -81,7 +81,7 @@ class Service:
 
     def answer(self, name: str, number: int, how: str = "ok", hour: int = 0) -> None:
         node = {"status": how, "message": "told", "reason": "completed", "id": identity(number)}
-        data = jobfile.answer_text(jobfile.parse_or_none(b"script: s\n"), node)
+        data = jobfile.answer_text(jobfile.echo(b"script: s\n"), node)
         self.put(f"{name}.finished", data, hour)
 
     def look(self, since: datetime | None = None) -> status.Status:
@@ -245,7 +245,7 @@ def test_who_may_not_read_the_state_sees_what_the_dropbox_shows() -> None:
 
 def test_without_a_state_folder_the_submitted_copies_tell(service: Service) -> None:
     node = {"id": identity(1), "since": "2026-11-20T10:00:00Z", "state": "running"}
-    text = jobfile.submitted_text(jobfile.parse_or_none(b"script: s\n"), node)
+    text = jobfile.submitted_text(jobfile.echo(b"script: s\n"), node)
     service.put("x.job.submitted", text)
     service.put("y.job.submitted", b"")
     seen = status.read(service.dropbox, None).jobs

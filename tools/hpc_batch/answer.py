@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpc_batch import jobfile, node, placing
 from hpc_batch.intake import ANSWER_BYTES, Intake, move_aside
@@ -25,7 +25,18 @@ from hpc_batch.records import Records
 from hpc_batch.state import State
 from hpc_cluster import durable, files
 
+if TYPE_CHECKING:
+    from hpc_batch.session import Answer
+
 log = logging.getLogger("hpc_batch")
+
+
+class Remembered(NamedTuple):
+    """What is known of an answered job until it is clean."""
+
+    line: bytes
+    """What the history will tell of it."""
+    went_well: bool
 
 
 class Answers:
@@ -33,9 +44,8 @@ class Answers:
 
     def __init__(self, state: State, records: Records, intake: Intake) -> None:
         self._state, self._records, self._intake = state, records, intake
-        self._history: dict[str, tuple[bytes, bool]] = {}
-        """J: what the history will tell of it, and whether all went well; of those that this pass
-        has answered."""
+        self._history: dict[str, Remembered] = {}
+        """J: of jobs that are answered and not clean, as far as this pass has met them."""
 
     def decide(
         self,
@@ -129,13 +139,15 @@ class Answers:
         """ANSWERING to CLEANING: the one rename to NAME.job.finished. Returns what is stuck."""
         filled, answered, stuck = [], [], {}
         readable = self._intake.readable()
-        for record in batch:
+        batch = list(batch)
+        found = self._records.papers_of((r.id for r in batch), "answer", "echo")
+        for record, papers in zip(batch, found):
             path = self._state.of_job(record.id, "answer")
             if not files.exists(path):
                 answered.append(record)  # renamed before a kill
                 continue
             try:
-                self._fill(path, record, readable)
+                self._fill(path, record, papers, readable)
                 filled.append(record)
             except OSError as error:
                 stuck[record.id] = f"the answer cannot be written: {error.strerror}"
@@ -155,19 +167,20 @@ class Answers:
         )
         return stuck
 
-    def _fill(self, path: str, record: Record, readable: tuple[int, int]) -> None:
+    def _fill(
+        self, path: str, record: Record, papers: Mapping[str, Any], readable: tuple[int, int]
+    ) -> None:
         """Complete the reserved answer; where the disk is full, with less of the streams.
 
         `readable` is its mode and group.
         """
-        decided = self._records.document(record.id, "answer")
+        decided: Node = papers.get("answer") or self._records.document(record.id, "answer")
         self._history[record.id] = _remembered(record, decided)
         decided["times"]["returned"] = now()
-        source = self._records.job_file(record.id)
-        parsed = jobfile.parse_or_none(source)
+        description, drop_text = self._intake.echo(record.id, papers)
         for size in (None, 2000, 500, 0):
             told = decided if size is None else node.without_streams(decided, size)
-            text = jobfile.answer_text(parsed, told, None if parsed else source)
+            text = jobfile.answer_text(description, told, drop_text)
             try:
                 files.fill(path, text, *readable)
                 return
@@ -203,52 +216,59 @@ class Answers:
                 raise
 
     def clean(
-        self, batch: Sequence[Record], purge: Callable[[list[str]], frozenset[str]] | None
+        self, batch: Sequence[Record], purge: Callable[[list[str]], Answer[frozenset[str]]] | None
     ) -> None:
-        """CLEANING to –: litter, the cluster's data, its ticket, the drop, the record.
+        """CLEANING to –: the cluster's data and ticket, litter and the drop here, the record.
 
-        `purge` removes jobs from the cluster and returns those that are gone; None: there is no
+        `purge` begins to remove jobs from the cluster, and tells which are gone; None: there is no
         session, and jobs that were on the cluster wait.
         """
-        batch = self._answered(batch)
-        far = [r for r in batch if r.remote]
-        gone = {r.id for r in batch if not r.remote}
-        if far and purge is not None:
-            gone |= purge([r.id for r in far])
-        done = [r for r in batch if r.id in gone]
-        lines, placed = [], {r.id for r in done if r.placed}
-        for record in done:
-            try:
-                known = self._history.pop(record.id, None)
-                line, went_well = known or _remembered(
-                    record, self._records.document(record.id, "answer")
-                )
-            except Damaged as damaged:
-                log.warning("%s %s; the history lacks it", record.id, damaged)
-            else:
-                lines.append(line)
-                placed |= {record.id} if went_well else set()
-        placing.tidy_all({r.id: r for r in done}, placed)
-        litter = ("cancel", "submitted", "drop")
-        files.unlink_all([self._state.of_job(r.id, kind) for r in done for kind in litter])
-        if lines:
-            files.append(str(self._state.path("history.jsonl")), b"".join(lines))
+        inner = set(files.names(str(self._state.inner)))
+        batch = self._answered(batch, inner)
+        near = [r for r in batch if not r.remote]
+        far = [r for r in batch if r.remote] if purge is not None else []
+        asked = purge([r.id for r in far]) if far and purge is not None else None
+        # The cluster is at work meanwhile.
+        self._tidy([*near, *far], inner)
+        gone = asked.get() if asked is not None else frozenset()
+        done = [*near, *(r for r in far if r.id in gone)]
         if done:
+            lines = b"".join(self._history.pop(r.id).line for r in done)
+            if lines:
+                files.append(str(self._state.path("history.jsonl")), lines)
             durable.sync_folder(str(self._state.inner))
             self._records.remove_all(done)
 
-    def _answered(self, batch: Sequence[Record]) -> list[Record]:
+    def _tidy(self, batch: Sequence[Record], inner: Container[str]) -> None:
+        """Remove the drops of answered jobs, and litter; of the latter what was seen in `inner`."""
+        for record in batch:
+            if record.id not in self._history:
+                self._history[record.id] = self._recalled(record)
+        placed = {r.id for r in batch if r.placed or self._history[r.id].went_well}
+        placing.tidy_all({r.id: r for r in batch}, placed)
+        litter = [f"{r.id}.{kind}" for r in batch for kind in ("cancel", "submitted")]
+        litter = [name for name in litter if name in inner]
+        found = [*litter, *(f"{r.id}.drop" for r in batch)]
+        files.unlink_all([os.path.join(self._state.inner, name) for name in found])
+
+    def _recalled(self, record: Record) -> Remembered:
+        """Return what the history tells of a job that an earlier pass answered."""
+        try:
+            return _remembered(record, self._records.document(record.id, "answer"))
+        except Damaged as damaged:
+            log.warning("%s %s; the history lacks it", record.id, damaged)
+            return Remembered(b"", False)
+
+    def _answered(self, batch: Sequence[Record], inner: Container[str]) -> list[Record]:
         """Return those that are answered; CLEANING to ANSWERING: the others.
 
         RACE: that J.answer was not found says that it was renamed, and the file server that said so
         was wrong.
         """
-        there = set(files.names(str(self._state.inner)))
-        back = [r for r in batch if f"{r.id}.answer" in there]
+        back = [r for r in batch if f"{r.id}.answer" in inner]
         self._records.save_all([r.enter("ANSWERING") for r in back])
         return [r for r in batch if r not in back]
 
 
-def _remembered(record: Record, decided: Node) -> tuple[bytes, bool]:
-    """Return what the history tells of an answered job, and whether all went well."""
-    return history_line(record, decided), decided["status"] == "ok"
+def _remembered(record: Record, decided: Node) -> Remembered:
+    return Remembered(history_line(record, decided), decided["status"] == "ok")

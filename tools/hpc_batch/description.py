@@ -35,6 +35,8 @@ class Described:
     """As the runner reads it."""
     script: bytes
     """The rendered script, with the word in it."""
+    echo: str
+    """What the answer repeats."""
     inputs: tuple[Input, ...]
     targets: tuple[Target, ...]
 
@@ -122,6 +124,7 @@ def describe(
             "starts": config.limits.starts,
         },
         script=script,
+        echo=jobfile.echo_of(source.source),
         inputs=inputs,
         targets=targets,
     )

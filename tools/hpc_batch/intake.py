@@ -12,10 +12,11 @@ import contextlib
 import errno
 import os
 import stat
-from typing import Iterable
+from typing import Any, Iterable, Mapping
 
 from hpc_batch import jobfile
 from hpc_batch.config import Config
+from hpc_batch.journal import Damaged
 from hpc_batch.listing import Drop, may_submit
 from hpc_batch.record import Record, new_id, now, stamp
 from hpc_batch.records import Records
@@ -139,17 +140,31 @@ class Intake:
             readable = self.readable() if self._untold else (0, 0)
         except OSError:
             return  # The next sweep tells.
-        for job, node in self._untold.items():
-            if job not in self.records or self.records[job].phase in ("ANSWERING", "CLEANING"):
-                continue
-            path = self.drop_path(self.records[job], ".submitted")
-            temporary = str(self.state.inner / f"{job}.submitted")
-            with contextlib.suppress(OSError):
-                # RACE: none; a dropbox that is full or read-only only shows no progress.
-                parsed = jobfile.parse_or_none(self.records.job_file(job))
-                text = jobfile.submitted_text(parsed, node)
-                files.show_to(temporary, path, text, *readable)
+        jobs = [
+            job
+            for job in self._untold
+            if job in self.records and self.records[job].phase not in ("ANSWERING", "CLEANING")
+        ]
+        # RACE: none; a dropbox that is full or read-only only shows no progress.
+        with contextlib.suppress(OSError, Damaged):
+            for job, papers in zip(jobs, self.records.papers_of(jobs, "echo")):
+                path = self.drop_path(self.records[job], ".submitted")
+                temporary = self.state.of_job(job, "submitted")
+                with contextlib.suppress(OSError):
+                    text = jobfile.submitted_text(self.echo(job, papers)[0], self._untold[job])
+                    files.show_to(temporary, path, text, *readable)
         self._untold.clear()
+
+    def echo(self, job: str, papers: Mapping[str, Any]) -> tuple[str | None, bytes | None]:
+        """Return what the answer repeats of a job: its description, or the text of another drop.
+
+        `papers` are some that were read already. Raises OSError for what may pass.
+        """
+        if "echo" in papers:
+            return papers["echo"], None
+        text = self.records.job_file(job)
+        description = jobfile.echo(text)
+        return description, None if description is not None else text
 
     def readable(self) -> tuple[int, int]:
         """Return mode and group of what users read: by the umask, and the dropbox's own."""

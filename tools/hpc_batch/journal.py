@@ -4,8 +4,8 @@
     CRC32 J
 
 A line holds the whole record of job J as it is from then on and, between tabulators, the names and
-contents of the papers that the step wrote (the job file as it was read, the description, the
-script, the answer); older lines of J keep older papers. A line with nothing behind J forgets it.
+contents of the papers that the step wrote (echo, description, script, answer); older lines of J
+keep older papers. A line with nothing behind J forgets it.
 
 Each line ends with a newline and begins with the checksum of what follows it, in eight hexadecimal
 digits, so that of a line that a kill, a full disk or a power cut has left in part nothing is
@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import re
 import sys
 import zlib
-from collections.abc import Iterator, KeysView, Mapping, Sequence
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -190,6 +191,24 @@ class Journal:
         """Return the newest of each of a job's papers. Raises Damaged, OSError."""
         papers = self._lines[job].papers if job in self._lines else {}
         return {name: self._parsed(job, name, self._at(job, at)) for name, at in papers.items()}
+
+    def papers_of(self, jobs: Iterable[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield for each job those of its papers with these names that are whole; opened once.
+
+        Raises OSError.
+        """
+        asked = [*jobs]
+        found = [self._lines[job].papers if job in self._lines else {} for job in asked]
+        spans = [[papers[name] for name in names if name in papers] for papers in found]
+        texts = files.read_spans(self.path, itertools.chain.from_iterable(spans))
+        for job, papers in zip(asked, found):
+            whole = {}
+            for name in names:
+                if name in papers:
+                    text = next(texts)
+                    with contextlib.suppress(Damaged):
+                        whole[name] = self._parsed(job, name, self._fields(job, text))
+            yield whole
 
     def _at(self, job: str, span: _Span) -> dict[str, bytes]:
         return self._fields(job, files.twice(files.read_span, self.path, *span))

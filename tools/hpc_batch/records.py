@@ -134,10 +134,19 @@ class Records:
 
     def document(self, job: str, name: str) -> dict[str, Any]:
         """Return a job's description or answer. Raises Damaged, and OSError for what may pass."""
-        found = self._paper(job, name)
-        if not isinstance(found, dict) or not HOLDS[name] <= found.keys():
+        found: dict[str, Any] = self._paper(job, name)
+        if not _is_right(name, found):
             raise Damaged(self._journal.path, f"the {name} of {job}")
         return found
+
+    def papers_of(self, jobs: Iterable[str], *names: str) -> Iterator[dict[str, Any]]:
+        """Yield for each job those of its papers with these names that are as they should be.
+
+        What is left out is missed by `document` or `job_file`. Raises as those do.
+        """
+        with self._readable():
+            for papers in self._journal.papers_of(jobs, names):
+                yield {name: found for name, found in papers.items() if _is_right(name, found)}
 
     def script(self, job: str) -> bytes:
         """Return the rendered script. Raises Damaged, and OSError for what may pass."""
@@ -155,14 +164,27 @@ class Records:
 
     def _text(self, job: str, name: str) -> bytes:
         found = self._paper(job, name)
-        if not isinstance(found, str):
+        if not _is_right(name, found):
             raise Damaged(self._journal.path, f"the {name} of {job}")
         return files.to_bytes(found)
 
     def _paper(self, job: str, name: str) -> Any:
-        try:
+        with self._readable():
             return self._journal.paper(job, name)
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Take a journal that cannot be read for a damaged one, where that does not pass."""
+        try:
+            yield
         except OSError as error:
             if error.errno in files.PASSING:
                 raise
             raise Damaged(self._journal.path, error.strerror or "") from None
+
+
+def _is_right(name: str, paper: Any) -> bool:
+    """Tell whether a paper is what its name says."""
+    if name in HOLDS:
+        return isinstance(paper, dict) and HOLDS[name] <= paper.keys()
+    return isinstance(paper, str)

@@ -212,7 +212,11 @@ class Session:
 
     def purge(self, jobs: Sequence[str], *, keep: bool) -> frozenset[str]:
         """Move jobs' data to trash (or to kept), then remove their tickets."""
-        return frozenset(tidings.texts(self._ask("purge", jobs=list(jobs), keep=keep)["purged"]))
+        return self.begin_purge(jobs, keep=keep).get()
+
+    def begin_purge(self, jobs: Sequence[str], *, keep: bool) -> Answer[frozenset[str]]:
+        """Begin to purge."""
+        return self._begin("purge", tidings.purged, jobs=list(jobs), keep=keep)
 
     def sweep(
         self,

@@ -73,7 +73,7 @@ class State:
         return self.folder / name
 
     def of_job(self, job: str, kind: str) -> str:
-        """Return the path of J.drop, J.answer or J.cancel."""
+        """Return the path of J.drop, J.answer, J.cancel or J.submitted."""
         return f"{self._inner}/{job}.{kind}"
 
     def journal(self) -> Journal:

@@ -130,7 +130,8 @@ class Steps:
         """Check one drop, and note what is found; False: it is one to reject."""
         from hpc_batch.description import describe  # no other step needs templates
 
-        papers = found.papers[record.id] = {"job": ""}
+        papers: dict[str, Any] = {"job": ""}
+        found.papers[record.id] = papers
         try:
             path = self._state.of_job(record.id, "drop")
             its_own = self._state.ahead.clock(record.id, os.lstat(path).st_ctime, clock)
@@ -150,7 +151,9 @@ class Steps:
             text = f"the job file cannot be read: {error.strerror}"
             found.bad[record.id] = node.make(record, "rejected", text)
         else:
-            papers.update(description=made.description, script=files.from_bytes(made.script))
+            script = files.from_bytes(made.script)
+            papers = {"description": made.description, "script": script, "echo": made.echo}
+            found.papers[record.id] = papers
             found.good.append(
                 record.enter(
                     "STAGING",
@@ -321,7 +324,7 @@ class Steps:
         purge = None
         if connection is not None:
             self._upkeep.ask_before_cleaning(connection)
-            purge = lambda jobs: connection.session.purge(jobs, keep=keep)  # noqa: E731
+            purge = lambda jobs: connection.session.begin_purge(jobs, keep=keep)  # noqa: E731
         self._answers.clean(batch, purge)
 
     def _note_waiting(self, waiting: Mapping[str, str]) -> None:

@@ -202,6 +202,11 @@ def words(a: Any) -> dict[str, str]:
     return {str(name): str(word) for name, word in a.items()}
 
 
+def purged(a: Any) -> frozenset[str]:
+    """Read which jobs are gone from the cluster."""
+    return frozenset(texts(a["purged"]))
+
+
 def texts(values: Sequence[Any]) -> tuple[str, ...]:
     """Read a list of texts."""
     return tuple(str(value) for value in values)

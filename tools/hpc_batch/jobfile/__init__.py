@@ -15,14 +15,13 @@ Standard library and PyYAML only: the client stands on this package.
 
 from __future__ import annotations
 
-from hpc_batch.jobfile.answers import answer_text, read_answer, submitted_text
+from hpc_batch.jobfile.answers import answer_text, echo, echo_of, read_answer, submitted_text
 from hpc_batch.jobfile.parsing import (
     JOB_BYTES,
     Description,
     check_names,
     examine,
     parse,
-    parse_or_none,
     settled,
     told,
 )
@@ -37,9 +36,10 @@ __all__ = [
     "cut",
     "decode",
     "dump_job",
+    "echo",
+    "echo_of",
     "examine",
     "parse",
-    "parse_or_none",
     "read_answer",
     "settled",
     "submitted_text",

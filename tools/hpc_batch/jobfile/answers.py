@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Mapping
 
-from hpc_batch.jobfile.parsing import OURS
+from hpc_batch.jobfile.parsing import JOB_BYTES, OURS
 from hpc_batch.jobfile.streams import cut
 from hpc_batch.jobfile.tree import ListNode, MapNode, Node, Scalar, read
 from hpc_batch.jobfile.writing import block, repeated
@@ -30,29 +30,42 @@ _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]{0,18})(?=[.eE])(?:\.[0-9]+)?(?:[eE][-+]?
 _WORDS = {"null": None, "~": None, "": None, "true": True, "false": False}
 
 
-def answer_text(
-    source: MapNode | None, node: Mapping[str, Any], drop_text: bytes | None = None
-) -> bytes:
-    """Return the text of an answer: the description of `source`, then the node `job:`.
+def echo(data: bytes) -> str | None:
+    """Return what an answer repeats of a drop, right or wrong; None when it is no mapping.
 
-    `drop_text` is what was dropped, for a drop that is no mapping (`source` is None).
+    Also None for what would not be YAML for every reader (duplicate keys, aliases, tags).
+    """
+    root, problems = read(data, JOB_BYTES)
+    return echo_of(root) if isinstance(root, MapNode) and not problems else None
+
+
+def echo_of(source: MapNode) -> str:
+    """Return a description that was read as answers repeat it, without nodes of ours."""
+    kept = tuple((k, v) for k, v in source.pairs if k.text not in OURS)
+    return repeated(MapNode(kept, False, 1)) if kept else ""
+
+
+def answer_text(
+    description: str | None, node: Mapping[str, Any], drop_text: bytes | None = None
+) -> bytes:
+    """Return the text of an answer: the description, an `echo`, then the node `job:`.
+
+    `drop_text` is what was dropped, for a drop that has no echo (`description` is None).
     """
     told = {name: node[name] for name in FIELDS if name in node}
     told.update({name: value for name, value in node.items() if name not in told})
     if drop_text is not None:
         told["drop"] = cut(drop_text[:DROP_BYTES], b"", len(drop_text))
-    return _with_node(source, "job", told)
+    return _with_node(description, "job", told)
 
 
-def submitted_text(source: MapNode | None, node: Mapping[str, Any]) -> bytes:
-    """Return the text of `.submitted`: the description of `source`, then the node `hpc:`."""
-    return _with_node(source, "hpc", node)
+def submitted_text(description: str | None, node: Mapping[str, Any]) -> bytes:
+    """Return the text of `.submitted`: the description, an `echo`, then the node `hpc:`."""
+    return _with_node(description, "hpc", node)
 
 
-def _with_node(source: MapNode | None, name: str, node: Mapping[str, Any]) -> bytes:
-    kept = tuple((k, v) for k, v in source.pairs if k.text not in OURS) if source else ()
-    description = repeated(MapNode(kept, False, 1)) if kept else ""
-    return (description + block({name: node})).encode("utf-8")
+def _with_node(description: str | None, name: str, node: Mapping[str, Any]) -> bytes:
+    return ((description or "") + block({name: node})).encode("utf-8")
 
 
 def read_answer(data: bytes) -> dict[str, Any]:

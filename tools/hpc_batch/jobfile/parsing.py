@@ -108,15 +108,6 @@ def told(problems: list[Problem]) -> list[Problem]:
     return [*ordered[:TOLD], Problem(None, f"and {more} more problems")]
 
 
-def parse_or_none(data: bytes) -> MapNode | None:
-    """Return what an answer can repeat of a drop, right or wrong; None when it is no mapping.
-
-    Also None for what would not be YAML for every reader (duplicate keys, aliases, tags).
-    """
-    root, problems = read(data, JOB_BYTES)
-    return root if isinstance(root, MapNode) and not problems else None
-
-
 def settled(data: bytes) -> Literal["no", "mapping", "end"]:
     """Tell whether a drop may be complete: a mapping with a `script`, and one with YAML's end mark.
 

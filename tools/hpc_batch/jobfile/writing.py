@@ -100,8 +100,8 @@ def _is_block(text: str) -> bool:
 
 
 def _scalar(text: str, indent: int) -> str:
-    if is_plain(text):
-        return text
+    if "\n" not in text:
+        return _of_one_line(text) if len(text) <= 100 else _plain_or_quoted(text)
     if not _is_block(text):
         return quoted(text)
     # The margin is told where the first line does not show it.
@@ -109,6 +109,14 @@ def _scalar(text: str, indent: int) -> str:
     margin = "\n" + " " * (indent + STEP)
     lines = text.rstrip("\n").split("\n")
     return head + "".join(margin + line if line else "\n" for line in lines)
+
+
+def _plain_or_quoted(text: str) -> str:
+    return text if is_plain(text) else quoted(text)
+
+
+_of_one_line = lru_cache(maxsize=256)(_plain_or_quoted)
+"""Most texts of an answer stand in the next one, too."""
 
 
 # ---- mappings --------------------------------------------------------------------------------
@@ -151,7 +159,7 @@ def _item(value: Any, indent: int, as_text: Callable[[str], str]) -> str:
     if isinstance(value, (str, bytes, os.PathLike)):
         # No blocks: readers disagree from where their indentation counts in a list.
         text = as_text(os.fsdecode(value))
-        return f" {text if is_plain(text) else quoted(text)}\n"
+        return f" {_plain_or_quoted(text)}\n"
     return _value(value, indent, as_text)
 
 
