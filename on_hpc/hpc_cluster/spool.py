@@ -130,16 +130,22 @@ class Spool(Workspace):
 
     # ---- staging and publishing --------------------------------------------------------------
 
-    def begin_all(self, jobs: Sequence[str], session: str) -> None:
+    def begin_all(self, jobs: Sequence[str], session: str) -> List[str]:
         """Nothing to incoming: make incoming/J.S and jobs/J of a batch; not yet durable.
 
         Made again, a ticket only becomes younger. An instance's done folder is made here as well.
+        Jobs that were published before are left as they are, and returned: a service host with an
+        older journal has forgotten it.
         """
         for instance in sorted({instance_of(job) for job in jobs}):
             files.make_folder(self.path("done", instance))
+        again = [job for job in jobs if not files.make_folder(self.job_folder(job))]
+        found = self.tickets_of(again) if again else {}
+        published = {j for j in again if any(t.state != "incoming" for t in found[j])}
         for job in jobs:
-            files.make_folder(self.job_folder(job))
-            files.write_new(self.incoming_path(job, session), b"")
+            if job not in published:
+                files.write_new(self.incoming_path(job, session), b"")
+        return sorted(published)
 
     def furnished(self, jobs: Sequence[str]) -> None:
         """Incoming stays incoming: make the names of a batch durable that `begin_all` made, and

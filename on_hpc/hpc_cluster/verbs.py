@@ -190,14 +190,17 @@ class Verbs:
     # ---- moving ------------------------------------------------------------------------------
 
     def stage(self, args: Dict[str, Any]) -> Dict[str, Any]:
-        """Nothing to incoming: announce jobs, and tell which inputs the store does not have."""
+        """Nothing to incoming: announce jobs, and tell which inputs the store does not have.
+
+        Jobs that were published before are told as well, and left alone.
+        """
         sizes: Dict[str, int] = {}
         for pair in _list(args, "keys"):
             if not isinstance(pair, list) or len(pair) != 2:
                 raise UsageError(f"no key and size: {pair!r}")
             sizes[_key(pair[0])] = _count({"bytes": pair[1]}, "bytes")
-        self._spool.begin_all(self._jobs(args), self._session)
-        return {"missing": sorted(self._store.wanted(sizes.items()))}
+        published = self._spool.begin_all(self._jobs(args), self._session)
+        return {"missing": sorted(self._store.wanted(sizes.items())), "published": published}
 
     def prepare(self, args: Dict[str, Any]) -> Dict[str, Any]:
         """Incoming stays incoming: link the inputs, write the description, durably."""

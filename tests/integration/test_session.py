@@ -359,12 +359,13 @@ def test_a_workspace_that_loses_its_folders_is_an_error_and_not_an_empty_census(
 
 
 def test_forgotten_jobs_and_tickets_are_swept_when_they_are_old(near: Near) -> None:
-    bring(near, job_id(1), job_id(4))
     with near.begin() as session:
         session.stage([job_id(1), job_id(2), job_id(3)], {})
-        known = [job_id(1), job_id(3)]
-        assert session.sweep(known).trashed == ()
-        assert len(session.census().incoming) == 3
+    bring(near, job_id(1), job_id(4))
+    known = [job_id(1), job_id(3)]
+    with near.begin() as later:
+        assert later.sweep(known).trashed == ()
+        assert len(later.census().incoming) == 3
     verbs = Verbs(Spool.open(str(near.workspace)), "0" * 16, INSTANCE, time.sleep)
     verbs.orphan_s = -1
     for forgotten in ([job_id(2), job_id(4)], []):

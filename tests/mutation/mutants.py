@@ -87,7 +87,7 @@ TESTS = {
         "tests/faults",
         "tests/integration/test_bad_input.py",
     ),
-    "journal": ("tests/unit/test_records.py",),
+    "journal": ("tests/unit/test_records.py", "tests/unit/test_journal_damage.py"),
     "listing": ("tests/unit/test_settling.py", "tests/integration/test_bad_input.py"),
     "leftovers": ("tests/integration/test_session.py",),
     "loading": ("tests/unit/test_frames.py", "tests/integration/test_session.py"),
@@ -124,7 +124,11 @@ TESTS = {
         "tests/integration/test_bad_input.py",
     ),
     "slots": ("tests/unit/test_slots.py tests/unit/test_queuer.py",),
-    "spool": ("tests/unit/test_spool.py", "tests/integration/test_session.py"),
+    "spool": (
+        "tests/unit/test_spool.py",
+        "tests/integration/test_session.py",
+        "tests/integration/test_older_journals.py",
+    ),
     "staging": (
         "tests/unit/test_sending.py",
         "tests/integration/test_main_loop.py",
@@ -144,6 +148,7 @@ TESTS = {
     "store": ("tests/unit/test_store.py", "tests/integration/test_session.py"),
     "submitter": (
         "tests/unit/test_pass.py",
+        "tests/integration/test_older_journals.py",
         "tests/unit/test_known_jobs.py tests/end_to_end/test_trouble.py",
         "tests/integration/test_main_loop.py",
     ),

@@ -1126,16 +1126,23 @@ PILOTS = (
     near(
         "journal",
         "an older paper",
-        "                    if job in damaged and job in self._lines:\n",
-        "                    if False:\n",
+        "                    if job in self._lines:\n                        self._lines[job].papers.cl",
+        "                    if False:\n                        self._lines[job].papers.cl",
         "a damaged line may have held a newer paper",
     ),
     near(
         "journal",
         "damage is kept",
-        "                if damaged:\n",
-        "                if False:\n",
+        "                    self._has_damage = True\n",
+        "",
         "what is damaged between whole lines does not stay",
+    ),
+    near(
+        "journal",
+        "behind a lost newline",
+        "                rest, whole = _last_of(text)\n",
+        '                rest, whole = b"", None\n',
+        "a line counts though the end of the one before it is damaged",
     ),
     near(
         "journal",
@@ -1181,6 +1188,13 @@ PILOTS = (
     ),
     near(
         "submitter",
+        "answered before",
+        "        answered = self.state.answered(self.records)\n",
+        "        answered = []\n",
+        "what was answered is not done again when an older journal comes back",
+    ),
+    near(
+        "submitter",
         "again what was done",
         "        left = [r for r in known if self._next(r) == step]\n",
         "        left = known\n",
@@ -1192,6 +1206,13 @@ PILOTS = (
         "            if error.errno in NO_ROOM or (error.errno in NOT_THE_JOB and error.filename):\n",
         "            if error.errno in NOT_THE_JOB:\n",
         "the folder of a start that may have begun is not used again",
+    ),
+    far(
+        "spool",
+        "published before",
+        "        found = self.tickets_of(again) if again else {}\n",
+        "        again, found = [], {}\n",
+        "a job that the journal has forgotten to be published is not published again",
     ),
     far(
         "claims",

@@ -19,6 +19,7 @@ from hpc_batch.record import Input, Record
 from hpc_batch.sending import Sending
 from hpc_batch.session import Answer
 from hpc_batch.staging import Staging
+from hpc_batch.tidings import Announced
 
 KEY = "c" * 32
 JOB = f"01234567-0199aabbccd-{1:016x}"
@@ -64,8 +65,8 @@ class Failing:
     def __init__(self, failures: dict[Target, Failure]) -> None:
         self.failures = failures
 
-    def begin_stage(self, jobs: list[str], sizes: dict[str, int]) -> Answer[frozenset[str]]:
-        return Answer(frozenset)
+    def begin_stage(self, jobs: list[str], sizes: dict[str, int]) -> Answer[Announced]:
+        return Answer(lambda: Announced(frozenset()))
 
     def begin_send(self, files: list[Outgoing]) -> Failing:
         return self

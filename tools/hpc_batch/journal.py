@@ -39,6 +39,12 @@ SLACK = 1 << 20
 OF_A_JOB = re.compile(rb"[0-9a-f]{8} ([0-9A-Za-z-]{1,64})[ \n]")
 """How a line begins."""
 
+ANYWHERE = re.compile(rb"(?=%s)" % OF_A_JOB.pattern)
+"""Finds where one may begin, though two such places overlap."""
+
+ID = re.compile(rb'"id": "([0-9A-Za-z-]{1,64})"')
+"""How a record, a description and an answer name their job."""
+
 NEW = ".new"
 """Ends its name while it is being written anew."""
 
@@ -92,6 +98,11 @@ class Journal:
         self._end = 0
         """Where the last whole line ends."""
         self._has_damage = False
+        self.hurt: set[str] = set()
+        """The jobs of which the last line is damaged; "" for one whose job cannot be told.
+
+        What is damaged behind the last whole line never counted, for all that is known.
+        """
         self._limit = SLACK
         """When it is longer, it is counted how much of it is needed."""
         self._unsure: int | None = None
@@ -114,21 +125,26 @@ class Journal:
 
     def _read_from(self, begin: int) -> None:
         if begin == 0:
-            self._lines, self._has_damage = {}, False
+            self._lines, self._has_damage, self.hurt = {}, False, set()
         self._end = begin
-        damaged: set[str | None] = set()
+        damaged: set[str] = set()
         for text in files.lines(self.path, begin):
             end = begin + len(text)
             whole = _whole(text)
             if whole is None:
-                damaged.add(_job_of(text))
-            else:
+                rest, whole = _last_of(text)
+                begin = end - len(rest)
+                damaged |= _jobs_of(text[: -len(rest) or None])
+            if whole is not None:
                 job, fields = whole
                 if damaged:
                     self._has_damage = True
-                    if job in damaged and job in self._lines:
+                    self.hurt |= damaged
+                    damaged = set()
+                if job in self.hurt:
+                    self.hurt.remove(job)
+                    if job in self._lines:
                         self._lines[job].papers.clear()  # There may have been newer ones.
-                    damaged.discard(job)
                 names = [sys.intern(name.decode()) for name in fields[1::2]] if fields else None
                 self._note(job, _Span(begin, end), names)
             begin = end
@@ -349,6 +365,20 @@ def _whole(text: bytes) -> tuple[str, list[bytes]] | None:
     return job.decode(), rest.split(b"\t") if rest else []
 
 
-def _job_of(text: bytes) -> str | None:
-    found = OF_A_JOB.match(text)
-    return found.group(1).decode() if found else None
+def _last_of(text: bytes) -> tuple[bytes, tuple[str, list[bytes]] | None]:
+    """Return the whole line that ends a damaged text, whose own newline is lost, and what it says.
+
+    There is none in most.
+    """
+    for found in ANYWHERE.finditer(text, 1):
+        rest = text[found.start() :]
+        whole = _whole(rest)
+        if whole is not None:
+            return rest, whole
+    return b"", None
+
+
+def _jobs_of(text: bytes) -> set[str]:
+    """Return the jobs that a damaged line may be of: its beginning tells, and what it holds."""
+    first = OF_A_JOB.match(text)
+    return {job.decode() for job in (first.group(1) if first else b"", *ID.findall(text))}

@@ -29,6 +29,8 @@ class Records:
     def __init__(self, path: Path) -> None:
         self._journal = Journal(str(path))
         self._records: dict[str, Record] = {}
+        self.hurt: frozenset[str] = frozenset()
+        """The jobs whose last line was damaged; "" is one that is not known."""
         self.damaged: dict[str, str] = {}
         """J: what is wrong with the record of a job that was taken; such a job stands still."""
         self._sorted: list[Record] | None = None
@@ -54,6 +56,7 @@ class Records:
         # Whoever wrote these was killed, or failed, perhaps before they were durable.
         if since:
             self._journal.make_sure(min(since))
+        self.hurt = frozenset(self._journal.hurt)
         self._journal.shorten()
         return self
 

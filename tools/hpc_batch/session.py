@@ -24,6 +24,7 @@ from hpc_batch.conversation import Conversation
 from hpc_batch.data_channel import DataChannel
 from hpc_batch.errors import RemoteError
 from hpc_batch.tidings import (
+    Announced,
     Census,
     Collected,
     Hello,
@@ -160,13 +161,16 @@ class Session:
 
     def stage(self, jobs: Sequence[str], keys: Mapping[str, int]) -> frozenset[str]:
         """Announce jobs as incoming, and return which of the keys (with their sizes) to send."""
-        return self.begin_stage(jobs, keys).get()
+        return self.begin_stage(jobs, keys).get().missing
 
-    def begin_stage(self, jobs: Sequence[str], keys: Mapping[str, int]) -> Answer[frozenset[str]]:
+    def begin_stage(self, jobs: Sequence[str], keys: Mapping[str, int]) -> Answer[Announced]:
         """Begin to announce jobs."""
         return self._begin(
             "stage",
-            lambda a: frozenset(tidings.texts(a["missing"])),
+            lambda a: Announced(
+                frozenset(tidings.texts(a["missing"])),
+                frozenset(tidings.texts(a.get("published", ()))),
+            ),
             jobs=list(jobs),
             keys=sorted(keys.items()),
         )

@@ -38,6 +38,8 @@ class Staged:
     """J: what failed and may pass, such as a full disk."""
     failed: dict[str, str] = field(default_factory=dict)
     """J: what failed for good."""
+    published: list[Record] = field(default_factory=list)
+    """They were published before, and the journal has lost that."""
 
 
 class Staging:
@@ -58,14 +60,14 @@ class Staging:
         sizes = {self._key(i): i.stamp[0] for job in jobs for i in job.inputs if _stored(i)}
         announced = self._session.begin_stage([j.id for j in jobs], sizes)
         # Whether something is missing is only asked where it decides what to send.
-        missing = announced.get() if sizes else frozenset()
+        missing = announced.get().missing if sizes else frozenset()
         here = [job for job in jobs if not self._travels(job, missing, result)]
         files = self._files(here, missing)
         sent = self._data().begin_send(files) if files else None
         failures = sent.failures if sent else {}
         whole = [job for job in here if self._failure_of(job, failures) is None]
         prepared = self._session.begin_prepare([self._load(j) for j in whole]) if whole else None
-        announced.get()
+        published = announced.get().published
         if sent:
             sent.wait()
             arrived = [f for f in files if f.to[0] == "key" and f.to not in failures]
@@ -73,7 +75,9 @@ class Staging:
         done = prepared.get() if prepared else None
         for job in here:
             failure = self._failure_of(job, failures)
-            if failure is not None:
+            if job.id in published:
+                result.published.append(job)
+            elif failure is not None:
                 _note(job, failure, result)
             elif done is not None and job.id in done.jobs:
                 result.ready.append(job)

@@ -20,7 +20,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, Container, Iterator
+from typing import Any, Container, Iterable, Iterator
 
 import filelock
 
@@ -164,6 +164,22 @@ class State:
         goes.
         """
         return [job for job in sorted(self._taken()) if job not in known and self._is_taken(job)]
+
+    def answered(self, records: Iterable[Record]) -> list[Record]:
+        """Return the jobs whose answer is out, though their records are of a time before.
+
+        Their reserved answer has another name since: the journal is an older one, or its end is
+        damaged.
+        """
+        early = [r for r in records if r.phase not in ("INTENT", "ANSWERING", "CLEANING")]
+        there = set(files.names(str(self.inner))) if early else set()
+        if "instance" not in there:
+            return []
+        return [
+            r
+            for r in early
+            if f"{r.id}.answer" not in there and not files.exists(self.of_job(r.id, "answer"))
+        ]
 
     def _taken(self) -> set[str]:
         return {n.partition(".")[0] for n in files.names(str(self.inner)) if OURS.match(n)}

@@ -182,7 +182,10 @@ class Steps:
     # ---- there and back ----------------------------------------------------------------------
 
     def stage(self, batch: list[Record]) -> None:
-        """STAGING to PUBLISHING: carry everything, then make the intent durable."""
+        """STAGING to PUBLISHING: carry everything, then make the intent durable.
+
+        STAGING to PUBLISHED: what the cluster has published, and the journal has lost.
+        """
         connection = self._connect()
         if connection is None:
             self.intake.tell()
@@ -190,6 +193,7 @@ class Steps:
         staged = connection.staging.stage(batch)
         session_id = connection.session.id
         self._records.save_all(r.enter("PUBLISHING", session=session_id) for r in staged.ready)
+        self._are_published(staged.published)
         self._note_waiting(staged.waiting)
         self._note_stuck(staged.stuck, "stage_in")
         self._answers.decide(
@@ -205,6 +209,10 @@ class Steps:
         answer = connection.session.begin_publish({r.id: r.session or "" for r in batch})
         self._upkeep.ask_after_publishing(connection)
         answer.get()
+        self._are_published(batch)
+
+    def _are_published(self, batch: list[Record]) -> None:
+        """PUBLISHING, or STAGING, to PUBLISHED."""
         published = [r.enter("PUBLISHED", times={**r.times, "staged": now()}) for r in batch]
         self._records.save_all(published)
         self.intake.submitted(published, "staged")

@@ -135,6 +135,7 @@ class Pass:
             self._load()
             self.records.miss(state.lost(self.records))
             check_home(self.records, config)
+            self._catch_up()
             # What the last pass reported may be much; it is read beside the login.
             self.report = Report(config, state)
         except BaseException:
@@ -151,6 +152,21 @@ class Pass:
                 f"{damaged}: bring it back, or run `hpc-batch resume --restored`, which makes "
                 "every drop in flight a new one"
             ) from None
+
+    def _catch_up(self) -> None:
+        """Go on where jobs are, and not where an older or damaged journal left them; tell it."""
+        path = self.state.path("journal")
+        for job in sorted(self.records.hurt):
+            name = self.records[job].name if job in self.records else job or "some job"
+            text = f"{path} is damaged (a line of {name}); what it said is found out again"
+            log.warning("%s %s", job, text)
+            self.ledger.note(f"line {job}", text)
+        answered = self.state.answered(self.records)
+        self.records.save_all(record.enter("CLEANING") for record in answered)
+        for record in answered:
+            text = f"{path} is an older one, or damaged: {record.name} was answered since"
+            log.warning("%s %s", record.id, text)
+            self.ledger.note(f"answered {record.id}", text)
 
     # A pass with nothing to do, which most are, does not load this, nor what it stands on.
 

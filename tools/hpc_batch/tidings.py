@@ -62,6 +62,16 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Announced:
+    """What the cluster's side has already of jobs that are to be staged."""
+
+    missing: frozenset[str]
+    """The keys that are not in the store."""
+    published: frozenset[str] = frozenset()
+    """The jobs that were published before; nothing of them is staged."""
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Which jobs may be published now, and why others must be staged again."""
 
