@@ -46,7 +46,6 @@ READERS = ["client", "dropbox_files", "selection", "status"]
 FOREIGN = {
     "yaml": {"config", "jobfile"},
     "jinja2": {"template"},
-    "filelock": {"state", "submitter"},
     "fabric": {"hosts"},
     "inotify_simple": {"doorbell"},
     "invoke": {"hosts"},
