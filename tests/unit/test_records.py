@@ -11,7 +11,7 @@ import pytest
 from watched import Watched
 
 from hpc_batch import journal
-from hpc_batch.journal import SLACK, Damaged, Step
+from hpc_batch.journal import SLACK, TAIL_BYTES, Damaged, Step
 from hpc_batch.record import Phase, Record
 from hpc_batch.records import Records
 from hpc_cluster import effects, files
@@ -149,6 +149,28 @@ def test_a_job_that_is_forgotten_stays_so(path: Path, records: Records) -> None:
     assert phases(path) == {OTHER: "INTENT", J: "INTENT"}
     with pytest.raises(Damaged):
         again(path).script(J)
+
+
+def newest(path: Path) -> list[tuple[str, Phase]]:
+    return [(one.id, one.phase) for one in Records(path).newest()]
+
+
+def test_the_end_of_a_journal_tells_the_newest_records_that_count(
+    path: Path, records: Records
+) -> None:
+    records.save_all([record("ACCEPTED", OTHER)])
+    assert newest(path) == [(OTHER, "ACCEPTED"), (J, "STAGING")]
+    path.write_bytes(path.read_bytes() + b"0123abcd half a line")
+    assert newest(path) == [(OTHER, "ACCEPTED"), (J, "STAGING")]
+    again(path).remove_all([record(job=OTHER)])
+    assert newest(path) == [(J, "STAGING")]
+
+
+def test_of_a_long_journal_the_end_alone_is_asked(path: Path, records: Records) -> None:
+    records.save_all([record("PUBLISHING")], {J: {"script": "x" * TAIL_BYTES}})
+    assert newest(path) == []
+    records.save_all([record("PUBLISHED", OTHER)])
+    assert newest(path) == [(OTHER, "PUBLISHED")]
 
 
 def test_damage_hurts_one_job_only(path: Path, records: Records) -> None:

@@ -8,7 +8,7 @@ the disk is believed, once it has said that what it holds is durable.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,17 @@ class Records:
         self._sorted: list[Record] | None = None
         """All records in the order of their drops, until one changes."""
 
-    def load(self, seen: Callable[[Record], None] = lambda record: None) -> Records:
-        """Read all records, and return them; `seen` is told of each as it is read.
+    def newest(self) -> Iterator[Record]:
+        """Yield records, the newest first, as far as the journal's end tells; none need be loaded.
+
+        Raises OSError.
+        """
+        for document in self._journal.newest():
+            with contextlib.suppress(*NO_RECORD):
+                yield from_document(document)
+
+    def load(self) -> Records:
+        """Read all records, and return them.
 
         Raises Damaged when there is no journal in its place; OSError.
         """
@@ -52,7 +61,6 @@ class Records:
             self._records[job] = record
             if record.phase in BEGUN:
                 since.append(begin)
-            seen(record)
         # Whoever wrote these was killed, or failed, perhaps before they were durable.
         if since:
             self._journal.make_sure(min(since))

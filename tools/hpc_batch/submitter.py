@@ -132,6 +132,7 @@ class Pass:
         self._paused = state.paused() is not None
         self._cancelled: frozenset[str] = frozenset()
         try:
+            self._foresee()
             self._load()
             self.records.miss(state.lost(self.records))
             check_home(self.records, config)
@@ -146,7 +147,7 @@ class Pass:
 
     def _load(self) -> None:
         try:
-            self.records.load(self._foresee)
+            self.records.load()
         except Damaged as damaged:
             raise StorageError(
                 f"{damaged}: bring it back, or run `hpc-batch resume --restored`, which makes "
@@ -369,10 +370,11 @@ class Pass:
 
     # ---- the cluster -------------------------------------------------------------------------
 
-    def _foresee(self, record: Record) -> None:
-        """Begin to log in for the first record that shows the need: there may be many more."""
-        if foresight.of_job(record, paused=self._paused) and is_at_home(record, self.config):
-            with contextlib.suppress(ConfigError):  # the sweep asks again, and tells
+    def _foresee(self) -> None:
+        """Begin to log in where the newest records show the need: to load all takes long."""
+        with contextlib.suppress(ConfigError, OSError):  # the sweep asks again, and tells
+            newest = (r for r in self.records.newest() if is_at_home(r, self.config))
+            if any(foresight.of_job(r, paused=self._paused) for r in newest):
                 self.access.expect()
 
     def _observe_cluster(self, listing: Listing) -> None:
