@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.table import Missing, Row, absolute, alternate, ratio, rounds, scratch
+from bench.table import Missing, Row, absolute, alternate, fresh, ratio, rounds, scratch
 from integration import proxy, sshd
 from world import World
 
@@ -172,7 +172,7 @@ def over_ssh(root: Path, server: sshd.Sshd, wire: proxy.Proxy, quick: bool) -> l
         number = iter(range(1000))
 
         def cycle(transport: str, count: int = count, number: Iterator[int] = number) -> None:
-            where = root / f"{transport}-{count}-{next(number)}"
+            where = fresh(root / f"{transport}-{count}-{next(number)}")
             site = Site(where, remote(server, wire.port, transport, root))
             site.drop(count)
             times.setdefault(("stage", count, transport), []).append(site.sweep()[0])
@@ -180,8 +180,6 @@ def over_ssh(root: Path, server: sshd.Sshd, wire: proxy.Proxy, quick: bool) -> l
             times.setdefault(("collect", count, transport), []).append(site.sweep()[0])
             if len(list(site.world.dropbox.glob("*.finished"))) != count:
                 raise RuntimeError(site.world.picture())
-            # The far end may still be emptying its trash.
-            shutil.rmtree(where, ignore_errors=True)
 
         copied = alternate(
             {

@@ -227,8 +227,8 @@ def _file(path: Path, size: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     block = os.urandom(16 * MIB)
     with open(path, "wb") as file:
-        for _ in range(size // len(block)):
-            file.write(block)
+        while missing := size - file.tell():
+            file.write(block[:missing])
     os.utime(path, ns=(1, 1))
     durable.sync_file(str(path))
     return path
