@@ -84,10 +84,21 @@ def test_a_state_that_does_not_belong_to_the_dropbox_is_refused(operate: Operato
     assert of_jobs(operate.world) == before
 
 
+def test_what_the_last_pass_left_in_its_trash_goes(operate: Operator) -> None:
+    made = operate.world
+    made.drop_copy("x")
+    made.until("x")
+    trash = made.dropbox / ".hpc_batch" / "trash"
+    size = sum(path.stat().st_size for path in trash.iterdir())
+    assert operate("clean").out == f"dropbox: 2 entries, {size} bytes\n"
+    assert not list(trash.iterdir())
+
+
 def test_what_a_power_cut_brought_back_of_an_answered_job_goes(operate: Operator) -> None:
     made = operate.world
     made.drop_copy("x")
     made.until("x")
+    made.sweep()  # removes what the one before left in its trash
     instance = json.loads((made.state / "machine").read_text())["instance"]
     answered = made.dropbox / ".hpc_batch" / f"{instance}-{1:011x}-{1:016x}.drop"
     answered.write_text("script: copy\n")

@@ -613,8 +613,8 @@ ANSWERING = (
     near(
         "answer",
         "late cancel",
-        '        for ending in (".submitted", ".cancel"):',
-        '        for ending in (".submitted",):',
+        '            self._withdraw(f"{drop}.cancel", looked=f"{drop}.cancel" in free)\n',
+        "",
         "a cancel that came too late does not hit the next job of its name",
     ),
     near(

@@ -33,7 +33,7 @@ LAYERS = {
         "data_channel deployment description doorbell elapsed errand failure far_end foresight "
         "hosts inputs intake lane listing logbook mending node placing policy portions receiving "
         "record records report restore sending session settling sight staging state steps "
-        "threads tidings tidying travel trouble upkeep"
+        "threads tidings tidying trash travel trouble upkeep"
     ),
     "submitter": "submitter",
     "cli": "cli demo doctor explanation",

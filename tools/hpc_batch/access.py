@@ -58,6 +58,10 @@ class Opening:
             raise self._error
         return self._connection
 
+    def is_over(self) -> bool:
+        """Tell whether it has ended, well or not."""
+        return self._connection is not None or self._error is not None
+
     def give_up(self) -> None:
         """Close the connection, now or when it has been made; whether it can be does not matter."""
         with self._lock:
@@ -130,6 +134,7 @@ class Access:
         if self.connection is None and not self.refused:
             self.expect()
             assert self._opening is not None
+            self._state.trash.empty(self._opening.is_over)
             try:
                 self.connection = self._opening.result()
             except RemoteError as error:

@@ -193,8 +193,9 @@ class Answers:
         drop = self._intake.drop_path(record)
         target = f"{drop}.finished"
         try:
-            for ending in (".submitted", ".cancel"):
-                self._withdraw(f"{drop}{ending}", looked=f"{drop}{ending}" in free)
+            if not self._state.trash.put(f"{drop}.submitted", f"{record.id}.submitted"):
+                self._withdraw(f"{drop}.submitted", looked=False)
+            self._withdraw(f"{drop}.cancel", looked=f"{drop}.cancel" in free)
             if target not in free or os.path.lexists(target):
                 move_aside(target)
             files.rename(self._state.of_job(record.id, "answer"), target)
@@ -247,9 +248,9 @@ class Answers:
         placed = {r.id for r in batch if r.placed or self._history[r.id].went_well}
         placing.tidy_all({r.id: r for r in batch}, placed)
         litter = [f"{r.id}.{kind}" for r in batch for kind in ("cancel", "submitted")]
-        litter = [name for name in litter if name in inner]
-        found = [*litter, *(f"{r.id}.drop" for r in batch)]
-        files.unlink_all([os.path.join(self._state.inner, name) for name in found])
+        found = [*(name for name in litter if name in inner), *(f"{r.id}.drop" for r in batch)]
+        paths = {name: os.path.join(self._state.inner, name) for name in found}
+        files.unlink_all([p for n, p in paths.items() if not self._state.trash.put(p, n)])
 
     def _recalled(self, record: Record) -> Remembered:
         """Return what the history tells of a job that an earlier pass answered."""

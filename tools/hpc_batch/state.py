@@ -31,6 +31,7 @@ from hpc_batch.errors import ConfigError, StorageError
 from hpc_batch.journal import Journal
 from hpc_batch.record import Record, now, seconds_since
 from hpc_batch.records import Records
+from hpc_batch.trash import Trash
 from hpc_cluster import PROTOCOL, durable, files
 
 OURS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{11}-[0-9a-f]{16}\.(drop|answer|cancel)\Z")
@@ -63,6 +64,7 @@ class State:
         self.dropbox = config.cronjob.dropbox
         self.inner = config.cronjob.dropbox / ".hpc_batch"
         self._inner = str(self.inner)
+        self.trash = Trash(f"{self._inner}/trash")
         self.instance = ""
         self.elapsed = Elapsed(0.0)
         """The time that passes have seen go by; from `begin` on."""
@@ -134,6 +136,7 @@ class State:
         # One more than the dropbox's: a pass that could not write there must not count twice.
         self._count(theirs["generation"] + 1)
         self._tidy()
+        self.trash.look()
 
     def _tidy(self) -> None:
         """Remove what an earlier pass wrote and could not rename; what stays does no harm."""

@@ -61,6 +61,9 @@ OF_ONE_JOB = frozenset(("usage", "bug", "description", "ticket"))
 """What the far end says of a request that one of its jobs may have spoilt; the session goes on."""
 
 
+TIDY_S = 0.2
+"""A pass that goes on spends so long on its trash before it waits."""
+
 SHOW_S = 0.5
 """How often it is told how far long transfers have come."""
 
@@ -196,6 +199,7 @@ class Pass:
         finally:
             self.access.close()
             self._doorbell.close()
+            self.state.trash.empty()
             self.ledger.end("cluster", *TROUBLES)
             if self.ledger.code == 75 and self.ledger.lasts_s("cluster") > OUTAGE_S:
                 self.ledger.code = 69
@@ -243,6 +247,9 @@ class Pass:
         if any(r.phase == "ACCEPTED" for r in self.records):
             again_s = min(again_s, PERIOD_S)  # its writer writes on
         end = time.monotonic() + min(seconds, again_s)
+        tidied = time.monotonic() + TIDY_S
+        self.state.trash.look()
+        self.state.trash.empty(lambda: time.monotonic() >= tidied)
         while True:
             left_s = max(0.0, end - time.monotonic())
             slice_s = SHOW_S if self._tell_travels() else left_s

@@ -150,6 +150,10 @@ def _dropbox(state: State, journal: Journal, dry_run: bool) -> Removed:
         entries, size = entries + 1, size + os.lstat(path).st_size
         if not dry_run:
             files.unlink(path)
+    state.trash.look()
+    entries, size = entries + len(state.trash), size + state.trash.size()
+    if not dry_run:
+        state.trash.empty()
     return Removed("dropbox", entries, size)
 
 
