@@ -7,7 +7,7 @@ import os
 import sys
 
 OLDEST = (3, 9)
-NEEDED = ("yaml", "paramiko", "fabric", "jinja2")
+NEEDED = ("yaml", "paramiko", "fabric", "jinja2", "filelock")
 """The top-level names of what setup.cfg requires of every pass."""
 
 

@@ -706,16 +706,9 @@ OURSELVES = (
     near(
         "state",
         "no lock for children",
-        "        yield State(config, tuple(descriptors))",
+        "        yield State(config, _descriptors(paths))",
         "        yield State(config)",
         "a lock is free only when the transfers of a killed pass are gone",
-    ),
-    near(
-        "state",
-        "a lock on nothing",
-        "        if os.path.samestat(os.fstat(descriptor), os.stat(path)):",
-        "        if True:",
-        "who waits for a lock gets the one that is there then",
     ),
     near(
         "restore",

@@ -425,7 +425,7 @@ import sys
 import hpc_submit
 from hpc_batch import Dropbox, as_completed
 tops = {name.partition(".")[0] for name in sys.modules}
-print(sorted(tops & {"hpc_cluster", "fabric", "paramiko", "jinja2", "rich", "yaml"}))
+print(sorted(tops & {"hpc_cluster", "fabric", "paramiko", "jinja2", "filelock", "rich", "yaml"}))
 """
     assert run_alone(code, checkout / "tools").strip() == "['yaml']"
 

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "tools/hpc_batch/doctor/": "plays a user, in a folder of its own, and looks",
     "on_hpc/hpc_cluster/bell.py: os.write": "a pipe whose two ends are in this process",
     "tools/hpc_batch/doorbell.py: os.write": "the same",
+    "tools/hpc_batch/state.py: filelock": "a lock ends with its process and holds nothing",
 }
 """Path, or a path's beginning, or path and name: why it may."""
 
@@ -39,15 +40,12 @@ READING = """
 """Names in `os` that read, wait or only concern this process. `open` is one of them since the flags
 that make it write are looked for by themselves."""
 
-LOCKING = ["F_RDLCK", "F_SETLEASE", "F_UNLCK", "LOCK_EX", "LOCK_NB", "LOCK_UN"]
-"""A lock ends with its process and holds nothing."""
-
 HARMLESS = {
     "os": frozenset(READING.split()),
     "shutil": frozenset({"which", "get_terminal_size"}),
     "subprocess": frozenset({"CompletedProcess", "DEVNULL", "PIPE", "Popen", "TimeoutExpired"}),
     "socket": frozenset({"gethostname"}),
-    "fcntl": frozenset({"fcntl", "flock", *LOCKING}),
+    "fcntl": frozenset({"fcntl", "F_RDLCK", "F_SETLEASE", "F_UNLCK"}),
 }
 """Modules of which only these names may be used."""
 
@@ -60,7 +58,7 @@ WRITES = {"O_APPEND", "O_CREAT", "O_RDWR", "O_TRUNC", "O_WRONLY"}
 WRITING = CHECKOUT / "on_hpc/hpc_cluster/files/writing.py"
 """Passes them to the layer."""
 
-FOREIGN = {"ctypes", "paramiko", "fabric", "invoke", "tempfile", "multiprocessing"}
+FOREIGN = {"ctypes", "filelock", "paramiko", "fabric", "invoke", "tempfile", "multiprocessing"}
 """Modules that change something whatever of them is used."""
 
 METHODS = frozenset(

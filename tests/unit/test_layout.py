@@ -46,6 +46,7 @@ READERS = ["client", "dropbox_files", "selection", "status"]
 FOREIGN = {
     "yaml": {"config", "jobfile"},
     "jinja2": {"template"},
+    "filelock": {"state", "submitter"},
     "fabric": {"hosts"},
     "inotify_simple": {"doorbell"},
     "invoke": {"hosts"},

@@ -97,28 +97,3 @@ def test_a_lock_is_free_only_when_the_transfers_of_a_killed_pass_are_gone(
         os.kill(child, signal.SIGKILL)
     with hold(here.config, patience_s=60):
         pass
-
-
-def test_who_waits_for_a_lock_gets_the_one_that_is_there_then(tmp_path: Path) -> None:
-    """Somebody removes its file, or puts another in its place, while it is held."""
-    here = World(tmp_path)
-    lock = here.state / "lock"
-    with hold(here.config):
-        lock.unlink()
-        with hold(here.config) as second:
-            assert os.path.samestat(os.fstat(second.lock_descriptors[0]), lock.stat())
-            with pytest.raises(Busy, match=r"/lock$"), hold(here.config, patience_s=0.1):
-                pass
-    with hold(here.config):
-        pass
-
-
-def test_a_lock_that_is_no_file_is_refused(tmp_path: Path) -> None:
-    here = World(tmp_path)
-    with hold(here.config):
-        pass
-    (here.state / "lock").unlink()
-    (here.state / "lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match=r"cannot lock .*/lock"), hold(here.config):
-        pass
-    assert not (tmp_path / "elsewhere").exists()

@@ -16,13 +16,13 @@ lose or repeat jobs; it is refused until the operator says `hpc-batch resume --r
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import stat
-import time
 from pathlib import Path
 from typing import Any, Container, Iterable, Iterator
+
+import filelock
 
 from hpc_batch.ahead import Ahead
 from hpc_batch.config import Config, network_file_system
@@ -47,9 +47,6 @@ DRAFTS = frozenset(
 """Names of what only a pass writes, before it has the name that it is read under."""
 
 RESTORE = "hpc-batch resume --restored"
-
-LOCK_POLL_S = 0.05
-"""How often a lock that somebody holds is tried again."""
 
 
 class Busy(Exception):
@@ -292,48 +289,18 @@ def hold(config: Config, patience_s: float = 0.0) -> Iterator[State]:
         paths = [folder / "lock"]
         if config.cronjob.lockfile is not None:
             paths.append(config.cronjob.lockfile)
-        descriptors = []
         for path in paths:
+            lock = filelock.FileLock(path, timeout=patience_s, fallback_to_soft=False, mode=0o600)
             try:
-                descriptors.append(stack.enter_context(_locked(path, patience_s)))
+                stack.enter_context(lock)
+            except filelock.Timeout:
+                raise Busy(str(path)) from None
             except OSError as error:
                 text = f"cannot lock {path}: {error.strerror}"
                 if error.errno in files.PASSING:
                     raise StorageError(f"{text}; tried again") from None
                 raise ConfigError(text) from None
-        yield State(config, tuple(descriptors))
-
-
-@contextlib.contextmanager
-def _locked(path: Path, patience_s: float) -> Iterator[int]:
-    """Hold a lock, the file of which stays, and give its descriptor. Raises Busy, OSError."""
-    until = time.monotonic() + patience_s
-    while (descriptor := _lock(path)) is None:
-        if time.monotonic() >= until:
-            raise Busy(str(path))
-        time.sleep(LOCK_POLL_S)
-    try:
-        yield descriptor
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
-
-
-def _lock(path: Path) -> int | None:
-    """Take a lock, and return its descriptor; None while somebody else holds it."""
-    descriptor = files.open_partial(str(path))
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return descriptor
-    except (BlockingIOError, PermissionError, FileNotFoundError):
-        # RACE: somebody holds it, or removed its file between the two; tried again either way.
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
+        yield State(config, _descriptors(paths))
 
 
 def _check_folders(folder: Path, dropbox: Path) -> None:
@@ -361,6 +328,17 @@ def _check_folders(folder: Path, dropbox: Path) -> None:
             raise ConfigError(f"{private} must be a folder of the account that runs the passes")
         if status.st_mode & 0o077:
             raise ConfigError(f"{private} must be private: chmod 700 {private}")
+
+
+def _descriptors(paths: list[Path]) -> tuple[int, ...]:
+    """Return the open descriptors of the lock files, which filelock keeps to itself."""
+    wanted = {os.path.realpath(p) for p in paths}
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.path.realpath(f"/proc/self/fd/{name}") in wanted:
+                found.append(int(name))
+    return tuple(found)
 
 
 def is_at_home(record: Record, config: Config) -> bool:
