@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from watched import Watched
 
 from hpc_batch import journal
 from hpc_batch.journal import SLACK, TAIL_BYTES, Damaged, Step
-from hpc_batch.record import Phase, Record
+from hpc_batch.record import Phase, Record, stamp
 from hpc_batch.records import Records
 from hpc_cluster import effects, files
 
@@ -388,3 +389,20 @@ def test_names_and_texts_of_any_bytes_come_back(path: Path, records: Records) ->
     text = bytes(range(256))
     records.save_all([record("STAGING")], {J: {"job": files.from_bytes(text)}})
     assert again(path).job_file(J) == text
+
+
+def test_a_changed_record_is_like_one_made_so() -> None:
+    begun = record()
+    changed = begun.but(phase="STAGING", script="say")
+    assert changed == replace(begun, phase="STAGING", script="say") != begun
+    assert begun == record()
+    with pytest.raises(TypeError, match="scribt"):
+        begun.but(scribt="say")
+
+
+def test_a_time_has_whole_seconds_of_the_past() -> None:
+    assert [stamp(s) for s in (0, 0.999, 1, 1e9 + 0.5)] == [
+        *["1970-01-01T00:00:00Z"] * 2,
+        "1970-01-01T00:00:01Z",
+        "2001-09-09T01:46:40Z",
+    ]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any, Mapping
 
+from hpc_batch.jobfile.nodes import ListNode, MapNode, Node, Scalar
 from hpc_batch.jobfile.parsing import JOB_BYTES, OURS
 from hpc_batch.jobfile.streams import cut
-from hpc_batch.jobfile.tree import ListNode, MapNode, Node, Scalar, read
+from hpc_batch.jobfile.tree import read
 from hpc_batch.jobfile.writing import block, repeated
 
 DROP_BYTES = 64 << 10

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
 from hpc_batch.errors import JobFileError, Problem
-from hpc_batch.jobfile.tree import ListNode, MapNode, Node, Scalar, read
+from hpc_batch.jobfile.nodes import ListNode, MapNode, Node, Scalar
+from hpc_batch.jobfile.tree import read
 
 JOB_BYTES = 1 << 20
 """The largest job file."""
@@ -30,7 +31,8 @@ RESERVED_NAMES = ("input", "output")
 """Base names that a job's working folder holds already."""
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_END = re.compile(rb"(?:\A|\n)\.\.\.\s*\Z")
+_END = b"\n..."
+"""How a file ends, white space aside, that is marked as complete."""
 
 Value = Union[str, "list[str]"]
 
@@ -117,7 +119,7 @@ def settled(data: bytes) -> Literal["no", "mapping", "end"]:
     script = root.get("script") if isinstance(root, MapNode) else None
     if script is None or (isinstance(script, Scalar) and not script.text):
         return "no"
-    return "end" if _END.search(data) else "mapping"
+    return "end" if data.rstrip().endswith(_END) else "mapping"
 
 
 def check_names(description: Description, layout: str) -> list[Problem]:

@@ -6,9 +6,10 @@ recursion. Nothing is resolved or constructed. Anchors, aliases, tags and duplic
 reported, each with its line; so are the errors of PyYAML itself, some of which are no YAMLError
 (a version of 5,000 digits, an escape beyond Unicode).
 
-PyYAML has two parsers. The one in C is twenty times as fast, and says the same of plain and simple
-files (ALIKE); those it reads. Whatever else there is, and whatever it complains about, is read by
-the one in Python, so that nothing depends on which of them a machine has.
+Plain files, which most are, are read line by line (`plain`). For all others PyYAML has two parsers.
+The one in C is twenty times as fast, and says the same of simple files (ALIKE); those it reads.
+Whatever else there is, and whatever it complains about, is read by the one in Python, so that
+nothing depends on which of them a machine has.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Iterator, NoReturn, Union
+from typing import Any, Iterator, NoReturn
 
 import yaml
 from yaml.events import (
@@ -31,6 +32,8 @@ from yaml.events import (
 )
 
 from hpc_batch.errors import Problem
+from hpc_batch.jobfile import plain
+from hpc_batch.jobfile.nodes import ListNode, MapNode, Node, Scalar
 
 DEPTH = 8
 """Mappings and lists in one another, the outermost counted."""
@@ -41,49 +44,10 @@ UNLIKE = re.compile(r"[\\!&*?%|>]")
 tags, anchors, directives, blocks or document marks, no line that is nearly too long for a key."""
 ALIKE_BYTES = 64 << 10
 """Larger files are read event by event, and no further than the limits."""
+PLAIN_BYTES = 8192
+"""Larger files are not tried as plain ones; in these there is no room for NODES values."""
 REMEMBERED_BYTES = 8192
 """Trees of files up to this size are kept for the next look: 2,048 of them at most."""
-
-
-@dataclass(frozen=True)
-class Scalar:
-    """A text."""
-
-    text: str
-    """As a reader of YAML has it, escapes and folding undone, never a number or a date."""
-    style: str
-    """How it was written: "" plain, ' or \" quoted, | or > as a block."""
-    line: int
-
-    @property
-    def is_absent(self) -> bool:
-        """Whether nothing stood there, as in `key:`."""
-        return not self.style and not self.text
-
-
-@dataclass(frozen=True)
-class ListNode:
-    """A list."""
-
-    items: tuple[Node, ...]
-    in_brackets: bool
-    line: int
-
-
-@dataclass(frozen=True)
-class MapNode:
-    """A mapping; its keys are texts, each there once unless a problem was reported."""
-
-    pairs: tuple[tuple[Scalar, Node], ...]
-    in_brackets: bool
-    line: int
-
-    def get(self, key: str) -> Node | None:
-        """Return the value of a key, None when there is none."""
-        return next((value for name, value in self.pairs if name.text == key), None)
-
-
-Node = Union[Scalar, ListNode, MapNode]
 
 
 class _Stop(Exception):
@@ -116,6 +80,9 @@ def read(
 
 def _read(data: bytes, most_bytes: int, most_nodes: int) -> tuple[Node | None, tuple[Problem, ...]]:
     """Read a file for the first time."""
+    quick = plain.read(data.decode("ascii")) if _may_be_plain(data, most_bytes) else None
+    if quick is not None:
+        return quick, ()
     reader = _Reader(most_nodes)
     root = None
     try:
@@ -131,6 +98,10 @@ def _read(data: bytes, most_bytes: int, most_nodes: int) -> tuple[Node | None, t
 
 _read_again = lru_cache(maxsize=2048)(_read)
 """A drop is looked at several times while it is taken: settled? right? and to be repeated."""
+
+
+def _may_be_plain(data: bytes, most_bytes: int) -> bool:
+    return len(data) <= min(PLAIN_BYTES, most_bytes) and data.isascii()
 
 
 class _Reader:

@@ -34,7 +34,7 @@ from yaml.events import (
 )
 
 from hpc_batch.errors import JobFileError, Problem
-from hpc_batch.jobfile.tree import ListNode, MapNode, Node, Scalar
+from hpc_batch.jobfile.nodes import ListNode, MapNode, Node, Scalar
 
 STEP = 4
 """Blanks per level."""
