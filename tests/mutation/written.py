@@ -63,23 +63,22 @@ TAKING = (
     near(
         "intake",
         "take again",
-        'missing = [r for r in intents if not files.exists(self.state.of_job(r.id, "drop"))]',
+        "missing = [r for r in intents if drops[r.id] in gone or not files.exists(drops[r.id])]",
         "missing = list(intents)",
         "a drop that was renamed before a kill is not taken again",
     ),
     near(
         "intake",
         "overwrite unread answer",
-        '            move_aside(f"{source}.finished")\n',
-        "",
+        '                move_aside(f"{source}.finished")\n',
+        "                pass\n",
         "an unread answer is moved aside before the next job of its name is taken",
     ),
     near(
-        "intake",
+        "settling",
         "any file",
-        "            if not stat.S_ISREG(status.st_mode):\n"
-        '                raise OSError(errno.EINVAL, "it is not a regular file")\n',
-        "",
+        "        if not stat.S_ISREG(status.st_mode):\n",
+        "        if False:\n",
         "a taken drop is read only if it is a regular file",
     ),
     near(
@@ -99,7 +98,7 @@ TAKING = (
     near(
         "steps",
         "settle once",
-        '            if judge(path, its_own, self._config) == "wait":\n                return True\n',
+        "            if drop.is_file and wait_of(drop, its_own, self._config)[0]:\n                return True\n",
         "",
         "whether somebody writes a drop is asked again after it was renamed",
     ),

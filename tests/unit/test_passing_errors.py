@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hpc_batch import client, config, description, errors, inputs, settling, sta
 from hpc_batch.cli import hpc_submitter
 from hpc_batch.hosts import credentials, known_hosts, private_key
 from hpc_batch.intake import Intake
-from hpc_batch.listing import may_submit
+from hpc_batch.listing import Drop, may_submit
 from hpc_batch.record import Record
 from hpc_batch.submitter import Options, run
 from hpc_cluster import effects, files
@@ -149,7 +149,7 @@ def test_a_drop_that_cannot_be_read_now_is_not_taken_for_hopeless(
     path = here.drop("x", "say", args={"words": "x"})
     failing(monkeypatch, os, "open", path, code)
     with pytest.raises(OSError) as caught:
-        settling.judge(str(path), path.stat().st_ctime + 3600, here.config)
+        settling.look(str(path))
     assert caught.value.errno == code
 
 
@@ -197,14 +197,14 @@ def test_a_cancel_is_heeded_though_a_disk_refuses_in_the_middle_of_taking(
     with world(tmp_path) as here:
         here.drop_copy("x")
         (here.dropbox / "x.job.cancel").touch()
-        taking = Intake.accept
+        taking = Intake.take
 
-        def accept(intake: Intake, intents: list[Record]) -> list[Record]:
-            taking(intake, intents)
+        def take(intake: Intake, drops: Iterable[Drop]) -> list[Record]:
+            taking(intake, drops)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         with monkeypatch.context() as patch:
-            patch.setattr(Intake, "accept", accept)
+            patch.setattr(Intake, "take", take)
             assert here.sweep() == 75
         assert not list((here.workspace / "jobs").glob("*")), "it is not staged"
         assert here.until("x")["x"]["reason"] == "cancelled"

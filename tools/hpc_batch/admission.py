@@ -41,6 +41,7 @@ class Admission:
     ) -> None:
         self._config, self._state = config, state
         self._records, self._ledger, self._portions = records, ledger, portions
+        self._dropbox = str(config.cronjob.dropbox)
         self._paused = False
         self._settles_s = float("inf")
         """A drop may have settled so long after it was looked at."""
@@ -111,12 +112,12 @@ class Admission:
     def _is_settled(self, drop: Drop, listing: Listing, clock: float) -> bool:
         if drop.name in listing.cancels:
             return True
-        from hpc_batch.settling import wait_of as unsettled_s
+        from hpc_batch import settling  # a pass without drops, which most are, does not load it
 
         try:
-            path = str(self._config.cronjob.dropbox / drop.name)
+            shown = settling.look(f"{self._dropbox}/{drop.name}")
             clock = self._state.ahead.clock(drop.name, drop.changed, clock)
-            left_s = unsettled_s(path, clock, self._config)[0]
+            left_s = settling.wait_of(shown, clock, self._config)[0]
         except FileNotFoundError:
             return False  # RACE: withdrawn since the dropbox was listed
         except OSError as error:

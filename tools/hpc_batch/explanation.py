@@ -202,7 +202,7 @@ class _Case:
         left, why = 0.0, ""
         with contextlib.suppress(OSError):  # RACE: taken meanwhile; then nothing is left to wait.
             assert self.config is not None  # else `_unseen` has answered
-            left, why = settling.wait_of(str(path), time.time(), self.config)
+            left, why = settling.wait_of(settling.look(str(path)), time.time(), self.config)
         if left <= 0:
             return self._say("it has settled; the next pass takes it", NOTHING)
         return self._say(

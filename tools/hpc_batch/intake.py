@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from typing import Any, Iterable, Mapping
 
 from hpc_batch import jobfile
@@ -20,6 +19,7 @@ from hpc_batch.journal import Damaged
 from hpc_batch.listing import Drop, may_submit
 from hpc_batch.record import Record, new_id, now, stamp
 from hpc_batch.records import Records
+from hpc_batch.settling import Look, look
 from hpc_batch.state import State
 from hpc_cluster import durable, files
 
@@ -45,7 +45,7 @@ class Intake:
         if not new:
             return []
         self.records.save_all(new)
-        return self.accept(new)
+        return self._accept(new, [])
 
     def _intent(self, drop: Drop) -> Record:
         host, workspace = self.config.remote.host or "", self.config.env["workspace"]
@@ -65,15 +65,23 @@ class Intake:
 
         An old answer of that name that nobody has read is moved aside first.
         """
-        missing = [r for r in intents if not files.exists(self.state.of_job(r.id, "drop"))]
+        drops = {r.id: self.state.of_job(r.id, "drop") for r in intents}
+        gone = files.missing(drops.values())
+        missing = [r for r in intents if drops[r.id] in gone or not files.exists(drops[r.id])]
+        left = {r.id for r in missing}
+        return self._accept(missing, [r for r in intents if r.id not in left])
+
+    def _accept(self, missing: list[Record], accepted: list[Record]) -> list[Record]:
+        """Rename what is `missing`; return the records of that and of what was `accepted`."""
         files.reserve_all(
             [(self.state.of_job(r.id, "answer"), _reservation(r)) for r in missing], ANSWER_BYTES
         )
-        left = {r.id for r in missing}
-        accepted, vanished = [r for r in intents if r.id not in left], []
+        sources = {r.id: self.drop_path(r) for r in missing}
+        vanished, unanswered = [], files.missing(f"{s}.finished" for s in sources.values())
         for record in missing:
-            source = self.drop_path(record)
-            move_aside(f"{source}.finished")
+            source = sources[record.id]
+            if f"{source}.finished" not in unanswered:
+                move_aside(f"{source}.finished")
             if files.move(source, self.state.of_job(record.id, "drop")):
                 accepted.append(record)
             else:
@@ -97,31 +105,25 @@ class Intake:
             os.fsdecode(files.to_bytes(record.name)) + ending,
         )
 
-    def read(self, record: Record) -> bytes:
-        """Return the text of a taken drop, which is read once; of one that is too long, enough.
+    def look(self, record: Record) -> Look:
+        """Look at a drop that was taken. Raises OSError."""
+        return look(self.state.of_job(record.id, "drop"))
+
+    def text(self, drop: Look) -> bytes:
+        """Return the text of a taken drop, as that look has it.
 
         Raises OSError, and PermissionError where its owner may not submit jobs here; EAGAIN where
         the owner's name is not to be had.
         """
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        path = self.state.of_job(record.id, "drop")
-        with open(os.open(path, flags), "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "it is not a regular file")
-            accepted = may_submit(status.st_uid, self.config.cronjob.accept_from)
-            if accepted is None:
-                raise OSError(errno.EAGAIN, f"user {status.st_uid} has no name on this machine")
-            if not accepted:
-                text = f"user {status.st_uid} is not in [cronjob] accept_from"
-                raise PermissionError(errno.EPERM, text)
-            data = b""
-            while len(data) <= jobfile.JOB_BYTES:
-                block = file.read(min(max(status.st_size, 1 << 12), jobfile.JOB_BYTES) + 1)
-                if not block:
-                    break
-                data += block
-            return data
+        if drop.error is not None:
+            raise drop.error
+        accepted = may_submit(drop.owner, self.config.cronjob.accept_from)
+        if accepted is None:
+            raise OSError(errno.EAGAIN, f"user {drop.owner} has no name on this machine")
+        if not accepted:
+            text = f"user {drop.owner} is not in [cronjob] accept_from"
+            raise PermissionError(errno.EPERM, text)
+        return drop.text
 
     def submitted(self, records: Iterable[Record], state: str, message: str | None = None) -> None:
         """Note what `.submitted` of each job is to tell when the sweep ends, or has to wait.

@@ -21,8 +21,7 @@ import fcntl
 import os
 import signal
 import stat
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hpc_batch import jobfile
 from hpc_batch.config import Config
@@ -35,74 +34,86 @@ HOPELESS_S = 60.0
 """QUIET_S < settle < NO_NEWLINE_S, HOPELESS_S < OPEN_S: the less is known, the longer the wait."""
 
 Lease = Literal["quiet", "open", "unknown"]
-Verdict = Literal["take", "wait", "leave"]
 
 
-@dataclass(frozen=True)
-class Look:
-    """A drop as one look shows it."""
+class Look(NamedTuple):
+    """A drop as one look shows it, which opens it once: what is judged is what is taken."""
 
-    age_s: float
-    """Since its last change."""
-    readable: bool
-    lease: Lease = "unknown"
+    changed: float
+    """ctime in seconds by the dropbox's clock."""
+    owner: int
+    text: bytes = b""
+    """What it held, with nothing left out up to `jobfile.JOB_BYTES`."""
     content: Literal["no", "mapping", "end"] = "no"
-    """What `jobfile.settled` says."""
-    newline: bool = True
-    """It ends with one."""
+    """What `jobfile.settled` says of that."""
+    lease: Lease = "unknown"
+    """Not asked where the text has YAML's end mark."""
+    error: OSError | None = None
+    """Why it cannot be read."""
+    is_file: bool = True
+    """A regular one; others are never read."""
 
 
-def judge(path: str, clock: float, config: Config) -> Verdict:
-    """Tell whether a drop, or one already taken, is settled: take it, wait, or leave it alone.
+def look(path: str) -> Look:
+    """Look at a drop, or at one already taken.
 
     Raises FileNotFoundError when it is gone, and OSError for what may pass.
     """
-    look = _look(path, clock)
-    if look is None:
-        return "leave"
-    return "take" if look.age_s >= _patience(look, config)[0] else "wait"
-
-
-def wait_of(path: str, clock: float, config: Config) -> tuple[float, str]:
-    """Return for how long a drop will not be taken yet, in seconds, and why, in words.
-
-    0 when it is settled. Raises FileNotFoundError when it is gone, and OSError for what may pass.
-    """
-    look = _look(path, clock)
-    if look is None:
-        return float("inf"), "it is no regular file and is left alone"
-    patience_s, why = _patience(look, config)
-    return max(0.0, patience_s - look.age_s), why
-
-
-def _look(path: str, clock: float) -> Look | None:
-    """Look at a drop; None when it is no regular file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise
     except OSError as error:
-        # RACE: a FIFO or a link has taken its place.
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            return None
         if error.errno in files.PASSING:
             raise
-        return Look(clock - os.lstat(path).st_ctime, readable=False)
-    with os.fdopen(descriptor, "rb") as file:
+        status = os.lstat(path)
+        # RACE: a FIFO or a link has taken its place.
+        is_file = error.errno not in (errno.ELOOP, errno.ENXIO)
+        return Look(status.st_ctime, status.st_uid, error=error, is_file=is_file)
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            return None
-        age, lease = clock - status.st_ctime, _lease(descriptor)
-        if status.st_size > jobfile.JOB_BYTES:
-            return Look(age, readable=True, lease=lease)
-        data = file.read(status.st_size + 1)
-        content, newline = jobfile.settled(data), data.endswith(b"\n")
-        return Look(age, readable=True, lease=lease, content=content, newline=newline)
+            why = OSError(errno.EINVAL, "it is not a regular file")
+            return Look(status.st_ctime, status.st_uid, error=why, is_file=False)
+        lease: Lease = "unknown"
+        text = _text(descriptor, status.st_size)
+        content = jobfile.settled(text)
+        if content != "end":
+            # A writer may have been at work meanwhile: only what is read from here on counts.
+            lease, status = _lease(descriptor), os.fstat(descriptor)
+            text = _text(descriptor, status.st_size)
+            content = jobfile.settled(text)
+    finally:
+        os.close(descriptor)
+    return Look(status.st_ctime, status.st_uid, text, content, lease)
+
+
+def wait_of(look: Look, clock: float, config: Config) -> tuple[float, str]:
+    """Return for how long a drop will not be taken yet, in seconds, and why, in words.
+
+    0 when it is settled.
+    """
+    if not look.is_file:
+        return float("inf"), "it is no regular file and is left alone"
+    patience_s, why = _patience(look, config)
+    return max(0.0, patience_s - (clock - look.changed)), why
+
+
+def _text(descriptor: int, size: int) -> bytes:
+    """Return what a file holds, from its beginning; of one that is too long, enough."""
+    text = b""
+    while len(text) <= jobfile.JOB_BYTES:
+        most = min(max(size, 1 << 12), jobfile.JOB_BYTES) + 1
+        block = os.pread(descriptor, most, len(text))
+        if not block:
+            break
+        text += block
+    return text
 
 
 def _patience(look: Look, config: Config) -> tuple[float, str]:
     """Return how old a drop must be, and why."""
-    if not look.readable:
+    if look.error is not None:
         return HOPELESS_S, "it cannot be read"
     if look.content == "end":
         return 0.0, "it ends with the mark `...`"
@@ -116,7 +127,7 @@ def _patience(look: Look, config: Config) -> tuple[float, str]:
     if look.lease == "quiet":
         return QUIET_S, "it was changed just now"
     settle = float(config.cronjob.settle)
-    if look.newline:
+    if look.text.endswith(b"\n"):
         return settle, "nothing tells whether it is still being written"
     return max(settle, NO_NEWLINE_S), "its last line has no end, so more may be coming"
 

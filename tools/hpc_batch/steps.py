@@ -8,7 +8,6 @@ error.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ from hpc_batch.intake import Intake
 from hpc_batch.node import Node
 from hpc_batch.record import Record, now
 from hpc_batch.records import Records
-from hpc_batch.settling import judge
+from hpc_batch.settling import wait_of
 from hpc_batch.sight import Sight
 from hpc_batch.state import State
 from hpc_batch.trouble import Ledger
@@ -133,11 +132,11 @@ class Steps:
         papers: dict[str, Any] = {"job": ""}
         found.papers[record.id] = papers
         try:
-            path = self._state.of_job(record.id, "drop")
-            its_own = self._state.ahead.clock(record.id, os.lstat(path).st_ctime, clock)
-            if judge(path, its_own, self._config) == "wait":
+            drop = self.intake.look(record)
+            its_own = self._state.ahead.clock(record.id, drop.changed, clock)
+            if drop.is_file and wait_of(drop, its_own, self._config)[0]:
                 return True
-            data = self.intake.read(record)
+            data = self.intake.text(drop)
             papers["job"] = files.from_bytes(data)
             made = describe(record.id, record.name, data, self._config, found.shared)
         except JobFileError as error:
@@ -173,7 +172,8 @@ class Steps:
         for record in batch:
             if record.phase == "ACCEPTED":
                 try:
-                    papers[record.id] = {"job": files.from_bytes(self.intake.read(record))}
+                    drop = self.intake.text(self.intake.look(record))
+                    papers[record.id] = {"job": files.from_bytes(drop)}
                 except OSError as error:
                     if error.errno in files.PASSING:
                         raise
