@@ -11,7 +11,7 @@ import logging
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hpc_batch import failure
+from hpc_batch import failure, logbook
 from hpc_batch.config import Config
 from hpc_batch.listing import Drop, Listing, may_submit, recorded, unanswerable
 from hpc_batch.portions import Portions
@@ -89,8 +89,8 @@ class Admission:
                 settled.append(drop)
         try:
             for portion in self._portions.of("take", settled):
-                for record in self._intake.take(portion):
-                    log.info("%s taken: %s", record.id, record.name)
+                taken = self._intake.take(portion)
+                logbook.tell(f"{record.id} taken: {record.name}" for record in taken)
             self._remove_drafts(listing, clock)
         finally:
             # Where a disk said no, a job may have been taken all the same, and goes on.

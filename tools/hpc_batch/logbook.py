@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hpc_batch.state import State
 from hpc_cluster import files
@@ -18,7 +18,25 @@ log = logging.getLogger("hpc_batch")
 LOG_BYTES = 10 << 20
 """A log longer than this becomes `log.1`."""
 
-LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+
+class Lines(tuple[str, ...]):
+    """What a step tells of each of its jobs."""
+
+    def __str__(self) -> str:
+        return "\n".join(self)
+
+
+class Line(logging.Formatter):
+    """Each line with its time."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not isinstance(record.msg, Lines):
+            return super().format(record)
+        beginning = f"{self.formatTime(record, self.datefmt)} {record.levelname} "
+        return "\n".join([beginning + line for line in record.msg])
+
+
+LINE = Line("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
 
 
 class Pages(logging.Handler):
@@ -38,6 +56,13 @@ class Pages(logging.Handler):
         super().close()
         with contextlib.suppress(OSError):
             files.close(self._descriptor)
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Tell of a batch of jobs, a line for each, by one write: when a step ends it is all there."""
+    told = Lines(lines)
+    if told:
+        log.info(told)
 
 
 @contextlib.contextmanager

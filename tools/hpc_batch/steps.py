@@ -7,13 +7,12 @@ error.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hpc_batch import mending, node, plan
+from hpc_batch import logbook, mending, node, plan
 from hpc_batch.answer import Answers
 from hpc_batch.collecting import Ticket, ticket_of
 from hpc_batch.config import Config
@@ -33,9 +32,6 @@ from hpc_cluster import files
 
 if TYPE_CHECKING:
     from hpc_batch.description import Shared
-
-log = logging.getLogger("hpc_batch")
-
 
 AGAIN_S = 0.1
 """What is to be rejected is checked once more after this."""
@@ -120,10 +116,8 @@ class Steps:
         self._answers.decide(bad, found.papers)
         self._note_stuck(found.stuck, "rejected")
         self.intake.submitted(found.good, "accepted")
-        for record in found.good:
-            log.info("%s accepted: %s", record.id, record.script)
-        for record, decided in bad:
-            log.info("%s rejected: %s", record.id, decided["message"])
+        logbook.tell(f"{record.id} accepted: {record.script}" for record in found.good)
+        logbook.tell(f"{record.id} rejected: {decided['message']}" for record, decided in bad)
 
     def _check(self, record: Record, clock: float, found: Checked) -> bool:
         """Check one drop, and note what is found; False: it is one to reject."""
@@ -216,8 +210,7 @@ class Steps:
         published = [r.enter("PUBLISHED", times={**r.times, "staged": now()}) for r in batch]
         self._records.save_all(published)
         self.intake.submitted(published, "staged")
-        for record in published:
-            log.info("%s published", record.id)
+        logbook.tell(f"{record.id} published" for record in published)
 
     def cancel(self, batch: list[Record]) -> None:
         """Tell the cluster which published jobs are to stop."""
@@ -320,9 +313,8 @@ class Steps:
         self._note_waiting(stuck)
         for job, text in stuck.items():
             self._ledger.note(f"answer {job}", f"{self._records[job].name}: {text}", code=75)
-        for record in batch:
-            if record.id not in stuck:
-                log.info("%s answered: %s", record.id, record.name)
+        answered = [record for record in batch if record.id not in stuck]
+        logbook.tell(f"{record.id} answered: {record.name}" for record in answered)
 
     def clean(self, batch: list[Record]) -> None:
         """CLEANING to –."""
