@@ -77,7 +77,7 @@ class Admission:
     def _admit(self, listing: Listing, clock: float) -> None:
         """Take what is settled by this clock of the dropbox."""
         busy = {r.name for r in self._records if r.phase != "CLEANING"}
-        settled = []
+        settled, cancels = [], frozenset(listing.cancels)
         for drop in listing.drops:
             name = recorded(drop.name)
             why = unanswerable(drop)
@@ -85,7 +85,7 @@ class Admission:
                 self._ledger.note(f"drop {name!r}", f"{name!r} in the dropbox {why}")
             elif name in busy:
                 self._held |= {name}
-            elif not self._paused and self._is_settled(drop, listing, clock):
+            elif not self._paused and (drop.name in cancels or self._is_settled(drop, clock)):
                 settled.append(drop)
         try:
             for portion in self._portions.of("take", settled):
@@ -109,9 +109,7 @@ class Admission:
                     files.unlink(str(self._config.cronjob.dropbox / draft.name))
                     log.info("removed %s, which a client left", draft.name)
 
-    def _is_settled(self, drop: Drop, listing: Listing, clock: float) -> bool:
-        if drop.name in listing.cancels:
-            return True
+    def _is_settled(self, drop: Drop, clock: float) -> bool:
         from hpc_batch import settling  # a pass without drops, which most are, does not load it
 
         try:

@@ -57,6 +57,7 @@ class Shared:
 
     def _folder_problem(self, folder: str) -> str | None:
         cronjob = self._config.cronjob
+        files.refresh(os.path.join(folder, ""))
         if not files.is_folder(folder):
             return f"cannot be written: there is no folder {folder!r}"
         if not files.permits(folder, os.W_OK | os.X_OK):
@@ -96,13 +97,12 @@ def describe(
     if problems or chosen is None:
         raise JobFileError(jobfile.told(problems))
     word = f"hpcb{secrets.token_hex(8)}"
-    values: dict[str, Any] = dict(source.args)
-    for key, path in (*source.input_map.items(), *source.output_map.items()):
-        values[key] = os.path.basename(path)
+    paths = {**source.input_map, **source.output_map}
+    names = {key: os.path.basename(path) for key, path in paths.items()}
+    values: dict[str, Any] = {**source.args, **names}
     root = config.env["workspace"].rstrip("/")
     site = {**config.env, "workspace": f"{root}/jobs/{job}/{word}/work"}
-    named = {*source.input_map, *source.output_map}
-    script = template.render(chosen, values, site, files=named)
+    script = template.render(chosen, values, site, files=names)
     return Described(
         description={
             "protocol": PROTOCOL,
@@ -113,11 +113,8 @@ def describe(
             "word": word,
             "layout": layout,
             "writable_inputs": chosen.directives.writable_inputs,
-            "inputs": [
-                {"key": i.key, "name": os.path.basename(i.path), "bytes": i.stamp[0]}
-                for i in inputs
-            ],
-            "outputs": [{"key": t.key, "name": os.path.basename(t.path)} for t in targets],
+            "inputs": [{"key": i.key, "name": names[i.key], "bytes": i.stamp[0]} for i in inputs],
+            "outputs": [{"key": t.key, "name": names[t.key]} for t in targets],
             "time_limit": limit,
             "grace_s": GRACE_S,
             "attempts": config.limits.attempts,
@@ -175,7 +172,7 @@ def _target_problem(path: str, config: Config, shared: Shared) -> str | None:
     why = shared.folder_problem(folder)
     if why is not None:
         return why
-    mode = files.mode_of(path)
+    mode = files.mode_of(path, fresh=True)
     if stat.S_ISDIR(mode):
         return "is a folder; name a file"
     if mode and not stat.S_ISREG(mode):

@@ -16,7 +16,7 @@ from typing import Any, Iterable, Mapping
 from hpc_batch import jobfile
 from hpc_batch.config import Config
 from hpc_batch.journal import Damaged
-from hpc_batch.listing import Drop, may_submit
+from hpc_batch.listing import Drop, may_submit, recorded
 from hpc_batch.record import Record, new_id, now, stamp
 from hpc_batch.records import Records
 from hpc_batch.settling import Look, look
@@ -41,22 +41,23 @@ class Intake:
 
     def take(self, drops: Iterable[Drop]) -> list[Record]:
         """– to INTENT to ACCEPTED: make settled drops ours. Returns the records of those we got."""
-        new = [self._intent(drop) for drop in drops]
+        blank = self._blank()
+        new = [self._intent(blank, drop) for drop in drops]
         if not new:
             return []
         self.records.save_all(new)
         return self._accept(new, [])
 
-    def _intent(self, drop: Drop) -> Record:
+    def _blank(self) -> Record:
+        """Return what the records of all new jobs have in common."""
         host, workspace = self.config.remote.host or "", self.config.env["workspace"]
-        return Record(
+        dropbox = str(self.config.cronjob.dropbox)
+        return Record("", "INTENT", "", dropbox, host, workspace, since=now())
+
+    def _intent(self, blank: Record, drop: Drop) -> Record:
+        return blank.but(
             id=new_id(self.state.instance),
-            phase="INTENT",
-            name=files.from_bytes(os.fsencode(drop.name)),
-            dropbox=str(self.config.cronjob.dropbox),
-            host=host,
-            workspace=workspace,
-            since=now(),
+            name=recorded(drop.name),
             times={"dropped": stamp(drop.changed)},
         )
 

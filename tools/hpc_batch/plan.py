@@ -23,8 +23,7 @@ several steps in one pass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from hpc_batch.record import Phase
@@ -89,9 +88,8 @@ DOUBT_S = 600
 """What belongs to a ticket in done is believed missing after so many looks, over so long a time."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What a pass observed of one job."""
+class Seen(NamedTuple):
+    """What a pass observed of one job. There are many, several times in each pass."""
 
     phase: Phase
     cancel: bool = False

@@ -321,10 +321,13 @@ class Pass:
                 counted=record.id in self.sight.counted,
                 ticket=place,
                 missing=record.missing,
-                fits=record.stuck_since is None
-                and misfit(record.need_s, self.config.hpc.walltime) is None,
+                fits=place != "ready" or self._fits(record),  # it is asked of no other
             )
         )
+
+    def _fits(self, record: Record) -> bool:
+        unfit = misfit(record.need_s, self.config.hpc.walltime)
+        return record.stuck_since is None and unfit is None
 
     def _act(self, step: plan.Step, batch: Sequence[Record]) -> None:
         """Perform a step for a batch; where that fails, for each half of it, down to one job."""

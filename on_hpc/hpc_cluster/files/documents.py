@@ -5,7 +5,7 @@ from typing import Any, Dict, Optional
 
 from hpc_cluster.files.looking import Path, read_bytes
 
-_ENCODER = json.JSONEncoder(sort_keys=True)
+_ENCODER = json.JSONEncoder(sort_keys=True, check_circular=False)
 """json.dumps would make one for each value."""
 
 

@@ -254,8 +254,10 @@ def refresh(path: Path) -> None:
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
-def mode_of(path: Path, *, follow: bool = True) -> int:
+def mode_of(path: Path, *, follow: bool = True, fresh: bool = False) -> int:
     """Return the mode of what has a name, 0 where two looks say that it leads to nothing.
+
+    `fresh`: its folder was opened just now, as `refresh` would between the two.
 
     Raises OSError for what may pass: of that nothing may be concluded.
     """
@@ -265,7 +267,7 @@ def mode_of(path: Path, *, follow: bool = True) -> int:
         except OSError as error:
             if error.errno in PASSING:
                 raise
-        if not is_second:
+        if not is_second and not fresh:
             refresh(path)
     return 0
 

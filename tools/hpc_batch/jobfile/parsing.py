@@ -206,7 +206,7 @@ class _Check:
             if section == "args":
                 self._argument(f"args: {_bare(name)}", item)
             else:
-                self._path(f"{section}: {_bare(name)}", item)
+                self._path(section, name, item)
 
     def _name(self, section: str, name: Scalar) -> None:
         if not _KEY.fullmatch(name.text):
@@ -238,15 +238,18 @@ class _Check:
             elif not _is_sendable(item.text):
                 self.wrong(item.line, f"{where} holds a NUL or half a character")
 
-    def _path(self, where: str, value: Node) -> None:
+    def _path(self, section: str, name: Scalar, value: Node) -> None:
         if not isinstance(value, Scalar):
-            self.wrong(value.line, f"{where} must be one absolute path")
+            problem = " must be one absolute path"
         elif not value.text:
-            self.wrong(value.line, f"{where} has no value; it is an absolute path")
+            problem = " has no value; it is an absolute path"
         elif not _is_sendable(value.text):
-            self.wrong(value.line, f"{where} holds a NUL or half a character")
+            problem = " holds a NUL or half a character"
         elif not value.text.startswith("/"):
-            self.wrong(value.line, f"{where} = {_shown(value.text)} must be an absolute path")
+            problem = f" = {_shown(value.text)} must be an absolute path"
+        else:
+            return
+        self.wrong(value.line, f"{section}: {_bare(name)}{problem}")
 
     def _same_paths(self, root: MapNode) -> None:
         """Refuse two outputs at one path, and an output that would overwrite an input."""
@@ -297,7 +300,8 @@ def _paths(node: Node | None) -> list[tuple[Scalar, Scalar]]:
 
 
 def _normal(path: Scalar) -> str:
-    return re.sub("^//+", "/", os.path.normpath(path.text))
+    normal = os.path.normpath(path.text)
+    return normal[1:] if normal.startswith("//") else normal
 
 
 def _is_extra(key: str) -> bool:

@@ -44,6 +44,7 @@ LONGEST_NUMBER = 300
 _PLAIN = re.compile(
     r"[A-Za-z_/][A-Za-z0-9_/.+@%=-]*(?: [A-Za-z0-9_/.+@%=(-][A-Za-z0-9_/.,;()+@%=-]*)*"
 )
+_NUMBER = re.compile("[-+.0-9_eE:]+")
 _WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"))
 _SPECIAL = "[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010fffd]"
 """What YAML 1.1 or 1.2 reads as something else than itself, or not at all; a tab is added below.
@@ -253,7 +254,7 @@ def _plainly(tree: MapNode, indent: int) -> str | None:
 
 def _stays_plain(node: Scalar) -> bool:
     """Tell whether a text stood plain, and may for every reader whatever it makes of numbers."""
-    return not node.style and is_plain(node.text) and not re.fullmatch("[-+.0-9_eE:]+", node.text)
+    return not node.style and is_plain(node.text) and not _NUMBER.fullmatch(node.text)
 
 
 def _events(node: Node, is_key: bool) -> Iterator[Event]:
