@@ -30,6 +30,10 @@ log = logging.getLogger("hpc_batch")
 OUTAGE_S = 30 * 60
 """An unreachable cluster is told to the operator after so long."""
 
+HEAD_START_S = 0.04
+"""So long the login is alone at first. To start a program takes a thread several turns of Python's
+own lock, and whoever computes beside it keeps that for 5 ms each time."""
+
 PASSING_KINDS = frozenset(("bug", "batch", *(errno.errorcode[number] for number in files.PASSING)))
 """What the far end may say that no change of the configuration mends."""
 
@@ -48,6 +52,8 @@ class Opening:
             self._thread = threads.start(self._run, "login")
         except RemoteError as error:
             self._error = error
+        else:
+            self._thread.join(HEAD_START_S)
 
     def result(self) -> Connection:
         """Wait for the login's end. Raises what ended it."""

@@ -13,7 +13,6 @@ exist for the seconds of the login. What went wrong in a login is read from ssh'
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import re
@@ -34,14 +33,14 @@ from hpc_batch.errors import (
     RemoteError,
     Unreachable,
 )
-from hpc_batch.hosts import credentials, known_hosts, private_folder, ssh_options
-from hpc_batch.hosts.known_hosts import HostKey
+from hpc_batch.hosts import credentials, private_folder, ssh_options
 from hpc_batch.hosts.pipes import END_S, PipeChannel, last_line
 from hpc_batch.hosts.tail import Tail
 from hpc_cluster import files
 
 if TYPE_CHECKING:
     from hpc_batch.config import Remote
+    from hpc_batch.hosts.known_hosts import HostKey
 
 LEASH = (
     "import ctypes, os, signal, sys;"
@@ -179,6 +178,10 @@ class Master:
 
     def _pin(self, pin: str) -> Path:
         """Write a known_hosts file with the pinned key, if the host has it."""
+        import base64
+
+        from hpc_batch.hosts import known_hosts  # what it loads would keep every other login
+
         host, port, direct = self._address()
         if not direct:
             raise HostKeyError(
@@ -234,6 +237,8 @@ class Master:
         return Unreachable(f"{self.remote.host} cannot be reached: {reason}")
 
     def _host_key_failure(self, text: str) -> RemoteError:
+        from hpc_batch.hosts import known_hosts
+
         host, port, direct = self._address()
         name = known_hosts.names(host, port)[0]
         seen = re.search(r"SHA256:[A-Za-z0-9+/]{43}", text)
@@ -317,6 +322,10 @@ FAILURES = (
 
 def _scan(host: str, port: int, timeout_s: float) -> list[HostKey]:
     """Return the keys a host shows to everyone; nothing if it does not answer."""
+    import base64
+
+    from hpc_batch.hosts.known_hosts import HostKey
+
     words = ["ssh-keyscan", "-T", str(int(timeout_s)), "-p", str(port), "--", host]
     try:
         done = subprocess.run(
