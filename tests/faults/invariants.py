@@ -135,7 +135,10 @@ def outcome(world: World, scenario: Scenario) -> str:
     return ID.sub("ID", json.dumps(found, sort_keys=True, indent=1))
 
 
-NOTES = r"workspace/(pilots|slots|done)/|state/(log|trouble|status|failed|swept)"
+NOTES = (
+    r"workspace/(pilots|slots|done)/|state/(log|trouble|status|failed|swept)"
+    r"|dropbox/\.hpc_batch/trash"
+)
 """Listed by themselves, or only there where there was something to note."""
 
 

@@ -38,7 +38,7 @@ def test_a_dropped_job_comes_back_answered_with_its_output(here: World) -> None:
     assert target.read_text() == "content"
     assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~_umask()
     assert sorted(os.listdir(here.dropbox)) == [".hpc_batch", "one.job.finished"]
-    assert sorted(os.listdir(here.dropbox / ".hpc_batch")) == ["instance", "probe"]
+    assert sorted(os.listdir(here.dropbox / ".hpc_batch")) == ["instance", "probe", "trash"]
     assert sorted(os.listdir(here.out)) == ["one.out"]
 
 

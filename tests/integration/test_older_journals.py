@@ -112,6 +112,7 @@ def test_a_job_that_was_answered_is_not_done_again(
         assert (here.out / "x.out").read_text() == "changed", count
         assert starts(here) == 1, count
         assert os.listdir(here.out) == ["x.out"], count
-        assert sorted(os.listdir(here.dropbox / ".hpc_batch")) == ["instance", "probe"], count
+        left = set(os.listdir(here.dropbox / ".hpc_batch"))
+        assert left <= {"instance", "probe", "trash"}, count
         if 1 < count < len(known) - 2:  # in INTENT there is no drop; from ANSWERING on it is known
             assert "x.job was answered" in told, count

@@ -510,7 +510,7 @@ class TwoHosts:
         left += [name for name in inputs if "." in name]
         for host in self.hosts.values():
             inner = files.names(str(host.here.dropbox / ".hpc_batch"))
-            left += [name for name in inner if name not in ("instance", "probe")]
+            left += [name for name in inner if name not in ("instance", "probe", "trash")]
             left += [n for n in RAW["listdir"](host.here.out) if n.startswith(".")]
         return left
 

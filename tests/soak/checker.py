@@ -33,7 +33,7 @@ told to the operator."""
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-SHARED = ("instance", "probe")
+SHARED = ("instance", "probe", "trash")
 """What stays in a dropbox's own folder."""
 
 

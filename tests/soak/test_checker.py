@@ -124,7 +124,7 @@ class Scene:
 
 def kinds_of_folder() -> tuple[str, ...]:
     """Return what always lies in a dropbox's own folder."""
-    return ("instance", "probe")
+    return ("instance", "probe", "trash")
 
 
 @pytest.fixture
