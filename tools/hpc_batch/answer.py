@@ -161,6 +161,7 @@ class Answers:
         for record in filled:
             if self._rename(record, free, stuck):
                 answered.append(record)
+        self._state.trash.sync()
         durable.sync_folders([str(self._state.dropbox), str(self._state.inner)])
         self._records.save_all(
             [r.enter("CLEANING", times={**r.times, "returned": now()}) for r in answered]
@@ -237,6 +238,7 @@ class Answers:
             lines = b"".join(self._history.pop(r.id).line for r in done)
             if lines:
                 files.append(str(self._state.path("history.jsonl")), lines)
+            self._state.trash.sync()
             durable.sync_folder(str(self._state.inner))
             self._records.remove_all(done)
 

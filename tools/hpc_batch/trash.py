@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Callable
 
-from hpc_cluster import files
+from hpc_cluster import durable, files
 
 
 class Trash:
@@ -22,6 +22,8 @@ class Trash:
         self._folder = folder
         self._names: list[str] = []
         """What is to be removed."""
+        self._is_news = False
+        """Something was put there, perhaps not durably."""
 
     def look(self) -> None:
         """Note what lies in it: that is to be removed, and not what is put there from now on."""
@@ -48,7 +50,14 @@ class Trash:
                 files.rename(path, f"{self._folder}/{name}")
         except OSError:
             return False
+        self._is_news = True
         return True
+
+    def sync(self) -> None:
+        """Make durable that what was put there is no longer where it was. Raises OSError."""
+        if self._is_news:
+            durable.sync_folder(self._folder)
+            self._is_news = False
 
     def empty(self, is_enough: Callable[[], bool] = lambda: False) -> None:
         """Remove what was noted, until it is enough; what cannot be removed is tried again."""
