@@ -146,6 +146,7 @@ def scratch() -> Iterator[Path]:
 
 
 PLACES, PROBES = 6, 200
+"""So many places are tried, with so many files in each."""
 
 
 def fresh(folder: Path) -> Path:
