@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from integration.conversation import (
 from hpc_batch import far_end, sending
 from hpc_batch.bulk import WantedOutput, WantedStream
 from hpc_batch.config import Remote
+from hpc_batch.data_channel import DataChannel
 from hpc_batch.errors import FarEndError, RemoteError, RemoteTimeout
 from hpc_batch.session import Session
 from hpc_batch.tidings import Carried
@@ -662,6 +663,55 @@ def test_a_far_end_that_hangs_is_given_up(near: Near, monkeypatch: pytest.Monkey
             data.send([outgoing(path)], hang)
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def out_of_memory(count: int) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("channel", [Session.data, Session.bulk])
+def test_sending_that_fails_here_leaves_the_channel_in_step(
+    near: Near, monkeypatch: pytest.MonkeyPatch, channel: Callable[[Session], DataChannel]
+) -> None:
+    """A pass without memory tries again with half of its jobs."""
+    monkeypatch.setattr(far_end, "ANSWER_S", 5)
+    monkeypatch.setattr(sending, "DUE_S", 5)
+    paths = [near.file(f"input {n}", os.urandom(20 * MIB)) for n in range(2)]
+    with near.begin() as session:
+        data = channel(session)
+        for _ in range(3):
+            with pytest.raises(MemoryError):
+                data.send([outgoing(path) for path in paths], out_of_memory)
+        assert data.send([outgoing(paths[1]), outgoing(paths[0])]) == {}
+        assert session.census().complete
+    for path in paths:
+        assert (near.workspace / "inputs" / key_of(path)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("channel", [Session.data, Session.bulk])
+def test_fetching_that_fails_here_leaves_the_channel_in_step(
+    near: Near, monkeypatch: pytest.MonkeyPatch, channel: Callable[[Session], DataChannel]
+) -> None:
+    """What is still on its way must not be taken for another job's."""
+    monkeypatch.setattr(far_end, "ANSWER_S", 5)
+    bring(near, job_id(1))
+    end(near, job_id(1))
+    work, wanted, texts = near.workspace / "jobs" / job_id(1) / "a1" / "work", [], []
+    for number in range(4):
+        texts.append(os.urandom(3 * MIB))
+        (work / f"o{number}").write_bytes(texts[-1])
+        target = near.folder / f"target {number}"
+        wanted.append(WantedOutput(job_id(1), 1, f"o{number}", "flat", 3 * MIB, sink(target)))
+    with near.begin() as session:
+        data = channel(session)
+        for _ in range(3):
+            with pytest.raises(MemoryError):
+                data.fetch(wanted, out_of_memory)
+        found = data.fetch(wanted[::-1])[::-1]
+        assert session.census().complete
+    assert [f.sha256 for f in found] == [hashlib.sha256(text).hexdigest() for text in texts]
+    for number, text in enumerate(texts):
+        assert (near.folder / f"target {number}").read_bytes() == text
 
 
 def test_one_channel_sends_again_and_again(near: Near) -> None:

@@ -29,7 +29,9 @@ class Conversation:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._turn = threading.Condition()
+        self._lock = threading.RLock()
+        """Taken by itself: without memory a Condition, which is Python, may not let go of it."""
+        self._turn = threading.Condition(self._lock)
         self._reading = False
         self._broken: Exception | None = None
         self._asked = 0
@@ -48,7 +50,7 @@ class Conversation:
 
     def ask(self, verb: str, args: Mapping[str, Any]) -> int:
         """Send a request and return its number. Raises RemoteError."""
-        with self._turn:
+        with self._lock:
             if self._broken is not None:
                 raise self._broken
             self._asked += 1
@@ -80,7 +82,7 @@ class Conversation:
     def send(self, value: Mapping[str, Any], data: bytes | memoryview = b"") -> None:
         """Send a line, and the bytes that belong to it."""
         for question in QUESTIONS.keys() & value.keys():
-            with self._turn:
+            with self._lock:
                 self._opened(question)
         self._wire.send(value, data)
 
@@ -103,7 +105,7 @@ class Conversation:
 
     def waited(self) -> None:
         """Note that an answer was waited for: what is asked next is a round trip more."""
-        with self._turn:
+        with self._lock:
             self._waited = True
 
     def close(self) -> None:
@@ -117,7 +119,7 @@ class Conversation:
         Raises what broke the wire. So does a silence, but of who is patient: he is told, and may
         wait on.
         """
-        with self._turn:
+        with self._lock:
             while (found := take()) is None:
                 if self._broken is not None:
                     raise self._broken
@@ -139,8 +141,11 @@ class Conversation:
             if patient:
                 raise
             broken = error
-        except Exception as error:
+        except RemoteError as error:
             broken = error
+        except Exception as error:
+            # No memory, or a bug: what was read is lost, and with it where the next line begins.
+            broken = RemoteError(f"{type(error).__name__} while the cluster's side was heard")
         finally:
             self._turn.acquire()
             self._reading = False

@@ -44,10 +44,14 @@ class Flow:
         self.failures = failures
         self._wire = wire
         self._sent = self._acknowledged = 0
-        self._change = threading.Condition()
+        self._lock = threading.RLock()
+        """Taken by itself: without memory a Condition, which is Python, may not let go of it."""
+        self._change = threading.Condition(self._lock)
         self._broken: Exception | None = None
         self._awaited: float | None = None
         """Since when (monotonic) an answer is due; None while this end has not waited for one."""
+        self._finished = False
+        """The far end was asked to make everything durable, or that was tried."""
         self._synced = False
         self._thread: threading.Thread | None = None
 
@@ -61,15 +65,22 @@ class Flow:
 
     def send(self, header: dict[str, Any], data: bytes | memoryview = b"") -> None:
         """Send a line, and bytes when the window has room for them."""
-        with self._change:
+        with self._lock:
             room = WINDOW_BYTES - len(data)
             self._await(lambda: self._sent - self._acknowledged <= room)
             self._sent += len(data)
         self._wire.send(header, data)
 
+    def finish(self) -> None:
+        """Ask for everything to be made durable, once. Raises RemoteError."""
+        if self._finished:
+            raise RemoteError("this machine could not say that everything was sent")
+        self._finished = True
+        self.send({"sync": 1})
+
     def wait(self) -> None:
         """Return once everything is durable on the cluster."""
-        with self._change:
+        with self._lock:
             self._await(lambda: self._synced)
 
     def _await(self, come: Callable[[], bool]) -> None:
@@ -90,17 +101,19 @@ class Flow:
                     if self._due():
                         raise
                     continue
-                with self._change:
+                with self._lock:
                     self._take(answer)
                     self._change.notify_all()
+        except MemoryError:
+            raise
         except Exception as error:
-            with self._change:
+            with self._lock:
                 self._broken = error
                 self._change.notify_all()
 
     def _due(self) -> bool:
         """Tell whether an answer has been waited for long enough."""
-        with self._change:
+        with self._lock:
             return self._awaited is not None and time.monotonic() - self._awaited > DUE_S
 
     def _take(self, answer: dict[str, Any]) -> None:
