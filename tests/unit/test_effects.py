@@ -25,6 +25,7 @@ ELSEWHERE = {
     "tools/hpc_batch/doctor/": "plays a user, in a folder of its own, and looks",
     "on_hpc/hpc_cluster/bell.py: os.write": "a pipe whose two ends are in this process",
     "tools/hpc_batch/doorbell.py: os.write": "the same",
+    "tools/hpc_batch/threads.py: os._exit": "a process that ends itself, as a kill does",
     "tools/hpc_batch/state.py: filelock": "a lock ends with its process and holds nothing",
 }
 """Path, or a path's beginning, or path and name: why it may."""
