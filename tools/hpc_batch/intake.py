@@ -38,6 +38,8 @@ class Intake:
         self.config, self.state, self.records = config, state, records
         self._untold: dict[str, dict[str, str]] = {}
         """J: what its `.submitted` is to tell."""
+        self._echoes: dict[str, str] = {}
+        """J: what that repeats, of jobs that were checked since `tell`."""
 
     def take(self, drops: Iterable[Drop]) -> list[Record]:
         """– to INTENT to ACCEPTED: make settled drops ours. Returns the records of those we got."""
@@ -126,6 +128,11 @@ class Intake:
             raise PermissionError(errno.EPERM, text)
         return drop.text
 
+    def accepted(self, records: list[Record], papers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note what was found right, for its first `.submitted`."""
+        self.submitted(records, "accepted")
+        self._echoes.update((record.id, papers[record.id]["echo"]) for record in records)
+
     def submitted(self, records: Iterable[Record], state: str, message: str | None = None) -> None:
         """Note what `.submitted` of each job is to tell when the sweep ends, or has to wait.
 
@@ -150,13 +157,16 @@ class Intake:
         ]
         # RACE: none; a dropbox that is full or read-only only shows no progress.
         with contextlib.suppress(OSError, Damaged):
-            for job, papers in zip(jobs, self.records.papers_of(jobs, "echo")):
+            read = self.records.papers_of((j for j in jobs if j not in self._echoes), "echo")
+            for job in jobs:
+                papers = {"echo": self._echoes[job]} if job in self._echoes else next(read)
                 path = self.drop_path(self.records[job], ".submitted")
                 temporary = self.state.of_job(job, "submitted")
                 with contextlib.suppress(OSError):
                     text = jobfile.submitted_text(self.echo(job, papers)[0], self._untold[job])
                     files.show_to(temporary, path, text, *readable)
         self._untold.clear()
+        self._echoes.clear()
 
     def echo(self, job: str, papers: Mapping[str, Any]) -> tuple[str | None, bytes | None]:
         """Return what the answer repeats of a job: its description, or the text of another drop.

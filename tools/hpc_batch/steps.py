@@ -115,7 +115,7 @@ class Steps:
         self._records.save_all(found.good, found.papers)
         self._answers.decide(bad, found.papers)
         self._note_stuck(found.stuck, "rejected")
-        self.intake.submitted(found.good, "accepted")
+        self.intake.accepted(found.good, found.papers)
         logbook.tell(f"{record.id} accepted: {record.script}" for record in found.good)
         logbook.tell(f"{record.id} rejected: {decided['message']}" for record, decided in bad)
 

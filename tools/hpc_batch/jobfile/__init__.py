@@ -5,7 +5,6 @@ texts, exactly as they were written, so that neither a tag nor a number of 5,000
 anything; and what we write is read back the same by any YAML 1.1 or 1.2 reader.
 
     tree         bytes -> a tree of texts with lines, or why not; limits before anything expensive
-    plain        the same of plain files, without PyYAML
     nodes        what such a tree is made of
     parsing      a tree -> Description, or every problem at once; whether a drop has settled
     writing      texts and mappings -> YAML; the job files of our client

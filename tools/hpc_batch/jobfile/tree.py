@@ -6,10 +6,9 @@ recursion. Nothing is resolved or constructed. Anchors, aliases, tags and duplic
 reported, each with its line; so are the errors of PyYAML itself, some of which are no YAMLError
 (a version of 5,000 digits, an escape beyond Unicode).
 
-Plain files, which most are, are read line by line (`plain`). For all others PyYAML has two parsers.
-The one in C is twenty times as fast, and says the same of simple files (ALIKE); those it reads.
-Whatever else there is, and whatever it complains about, is read by the one in Python, so that
-nothing depends on which of them a machine has.
+PyYAML has two parsers. The one in C is twenty times as fast, and says the same of plain and simple
+files (ALIKE); those it reads. Whatever else there is, and whatever it complains about, is read by
+the one in Python, so that nothing depends on which of them a machine has.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ from yaml.events import (
 )
 
 from hpc_batch.errors import Problem
-from hpc_batch.jobfile import plain
 from hpc_batch.jobfile.nodes import ListNode, MapNode, Node, Scalar
 
 DEPTH = 8
@@ -44,8 +42,6 @@ UNLIKE = re.compile(r"[\\!&*?%|>]")
 tags, anchors, directives, blocks or document marks, no line that is nearly too long for a key."""
 ALIKE_BYTES = 64 << 10
 """Larger files are read event by event, and no further than the limits."""
-PLAIN_BYTES = 8192
-"""Larger files are not tried as plain ones; in these there is no room for NODES values."""
 REMEMBERED_BYTES = 8192
 """Trees of files up to this size are kept for the next look: 2,048 of them at most."""
 
@@ -80,9 +76,6 @@ def read(
 
 def _read(data: bytes, most_bytes: int, most_nodes: int) -> tuple[Node | None, tuple[Problem, ...]]:
     """Read a file for the first time."""
-    quick = plain.read(data.decode("ascii")) if _may_be_plain(data, most_bytes) else None
-    if quick is not None:
-        return quick, ()
     reader = _Reader(most_nodes)
     root = None
     try:
@@ -98,10 +91,6 @@ def _read(data: bytes, most_bytes: int, most_nodes: int) -> tuple[Node | None, t
 
 _read_again = lru_cache(maxsize=2048)(_read)
 """A drop is looked at several times while it is taken: settled? right? and to be repeated."""
-
-
-def _may_be_plain(data: bytes, most_bytes: int) -> bool:
-    return len(data) <= min(PLAIN_BYTES, most_bytes) and data.isascii()
 
 
 class _Reader:
