@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,16 @@ import pytest
 from integration import sshd
 from preload.library import EVERY_CALL, EVERY_ROLE, Act, Call, Judge, Role
 from preload.lying import Lying
+from preload.processes import (
+    begin_pass,
+    command_lines,
+    end_pass,
+    go_on,
+    lift_limits,
+    name_of,
+    programs,
+    wait_for_pilots,
+)
 from preload.rounds import (
     AT_WORK,
     LEAPS_S,
@@ -314,9 +323,9 @@ class Distant(Round):
     def connections(self) -> set[int]:
         """Return the processes of ssh and those that sshd has started for them."""
         lines = command_lines()
-        near = {p for p, line in lines if str(self._folder) in line and _name(p) == "ssh"}
+        near = {p for p, line in lines if str(self._folder) in line and name_of(p) == "ssh"}
         below = sshd.descendants(self._server.pid)
-        return near | {p for p in below if _name(p).startswith("sshd")}
+        return near | {p for p in below if name_of(p).startswith("sshd")}
 
     def end(self) -> None:
         super().end()
@@ -381,84 +390,10 @@ KINDS: Mapping[str, type[Kind]] = {
 }
 
 
-# ---- processes -----------------------------------------------------------------------------------
-
-WORDS = {
-    "hpc_submitter": Role.SUBMITTER,
-    "hpc_cluster.session": Role.SESSION,
-    "hpc_session": Role.SESSION,
-    "hpc_runner": Role.RUNNER,
-    "hpc_cluster.guard": Role.GUARD,
-    "hpc_cluster.batch.local": Role.LOCAL,
-}
-
-
 def two_slots(root: Path, lease_s: float) -> dict[str, Any]:
     """Return the settings of a world whose pilots have two slots, and are given up so soon."""
     scripts = hasten(root / "on_hpc", lease_s=lease_s)
     return {"hpc_env": {"scripts": scripts}, "pilot": {"slots": 2}, **PATIENT}
-
-
-def command_lines() -> list[tuple[int, str]]:
-    """Return the command line of every process."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            line = Path("/proc", name, "cmdline").read_bytes().replace(b"\0", b" ")
-            found.append((int(name), line.decode("utf-8", "replace")))
-    return found
-
-
-def programs(here: Round, roles: Role) -> dict[int, Role]:
-    """Return the programs of a world: pid and role."""
-    found = {}
-    for pid, line in command_lines():
-        role = next((role for word, role in WORDS.items() if word in line), Role.OTHER)
-        if str(here.root.parent) in line and "python" in line and role & roles & ~Role.OTHER:
-            found[pid] = role
-    return found
-
-
-def begin_pass(here: Round) -> subprocess.Popen[bytes]:
-    """Begin a pass; nobody reads what it says."""
-    return subprocess.Popen(
-        [sys.executable, str(TOOLS / "hpc_submitter"), str(here.ini)],
-        env={**here.judge.environment(), **here.more},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def end_pass(here: Round, process: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of a pass."""
-    try:
-        process.wait(PASS_S)
-    except subprocess.TimeoutExpired:
-        here.problems.append("a pass hangs")
-        process.kill()
-        process.wait()
-
-
-def go_on(pid: int) -> None:
-    """Let a process go on that was stopped."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGCONT)
-
-
-def lift_limits(pid: int) -> None:
-    """Take the limits of a process away."""
-    with contextlib.suppress(ProcessLookupError):
-        for what in (resource.RLIMIT_FSIZE, resource.RLIMIT_AS, resource.RLIMIT_NOFILE):
-            _, most = resource.prlimit(pid, what)
-            resource.prlimit(pid, what, (most, most))
-
-
-def wait_for_pilots(here: Round, seconds: float) -> None:
-    """Wait while pilots live, but not longer than so."""
-    deadline = time.monotonic() + seconds
-    while here.pilots() and time.monotonic() < deadline:
-        time.sleep(0.02)
 
 
 def without_tracebacks(problems: list[str]) -> list[str]:
@@ -476,9 +411,3 @@ def tracer() -> list[str]:
     if tried.returncode != 0:
         pytest.skip("strace may not trace, or cannot inject, on this machine")
     return command
-
-
-def _name(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().rstrip()
-    return ""
