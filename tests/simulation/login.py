@@ -254,6 +254,6 @@ def logins_are_simulated(patch: Any, net: Net) -> None:
         return Login(net, net.system)
 
     patch.setattr(hosts, "connect", connect)
-    patch.setattr(sending, "threading", SimpleNamespace(Condition=Turns))
+    patch.setattr(sending, "threading", SimpleNamespace(RLock=Turns, Condition=lambda lock: lock))
     for module, kind in ((sending, Coroutine), (access, Sync), (session, Idle)):
         patch.setattr(module, "threads", SimpleNamespace(start=kind.begun))
