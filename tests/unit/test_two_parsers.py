@@ -137,3 +137,13 @@ def test_a_plain_tree_is_repeated_as_pyyaml_would(text: str) -> None:
         return
     quick = writing._plainly(root, 0)
     assert quick is None or quick == writing._by_pyyaml(root)
+
+
+def test_what_is_remembered_has_a_limit_and_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "_read", lambda *key: read_keys.append(key[0]) or (None, ()))
+    monkeypatch.setattr(tree, "REMEMBERED_BYTES", 10)
+    read_keys: list[bytes] = []
+    known = tree._Remembered()
+    for data in (b"aaaaaa", b"aaaaaa", b"bbbbbb", b"aaaaaa", b"cccccc", b"aaaaaa"):
+        known.read(data, 1 << 20, 10)
+    assert read_keys == [b"aaaaaa", b"bbbbbb", b"cccccc", b"aaaaaa"]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Iterator, NoReturn
 
 import yaml
@@ -42,8 +41,10 @@ UNLIKE = re.compile(r"[\\!&*?%|>]")
 tags, anchors, directives, blocks or document marks, no line that is nearly too long for a key."""
 ALIKE_BYTES = 64 << 10
 """Larger files are read event by event, and no further than the limits."""
-REMEMBERED_BYTES = 8192
-"""Trees of files up to this size are kept for the next look: 2,048 of them at most."""
+SMALL_BYTES = 8192
+"""Trees of files up to this size are kept for the next look."""
+REMEMBERED_BYTES = 4 << 20
+"""When files of so many bytes are, all are forgotten; a tree takes some ten times its file."""
 
 
 class _Stop(Exception):
@@ -69,7 +70,7 @@ def read(
     The tree is None where the file could not be read to its end; with problems and a tree, the
     problems are of a kind that leaves its shape standing (an anchor, a duplicate key).
     """
-    look = _read_again if len(data) <= REMEMBERED_BYTES else _read
+    look = _read if len(data) > SMALL_BYTES else _REMEMBERED.read
     root, problems = look(data, most_bytes, most_nodes)
     return root, list(problems)
 
@@ -89,8 +90,31 @@ def _read(data: bytes, most_bytes: int, most_nodes: int) -> tuple[Node | None, t
     return root, tuple(reader.problems)
 
 
-_read_again = lru_cache(maxsize=2048)(_read)
-"""A drop is looked at several times while it is taken: settled? right? and to be repeated."""
+class _Remembered:
+    """What came of reading small files, for the next time.
+
+    A drop is looked at several times while it is taken: has it settled, and still, and is it right?
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[bytes, int, int], tuple[Node | None, tuple[Problem, ...]]] = {}
+        self._bytes = 0
+
+    def read(
+        self, data: bytes, most_bytes: int, most_nodes: int
+    ) -> tuple[Node | None, tuple[Problem, ...]]:
+        """Read a file as `_read` does."""
+        key = (data, most_bytes, most_nodes)
+        found = self._found.get(key)
+        if found is None:
+            if self._bytes > REMEMBERED_BYTES:
+                self._found, self._bytes = {}, 0
+            found = self._found[key] = _read(*key)
+            self._bytes += len(data)
+        return found
+
+
+_REMEMBERED = _Remembered()
 
 
 class _Reader:
