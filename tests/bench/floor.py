@@ -8,7 +8,6 @@ the difference to `passes` is what a pass computes, and what it waits for the cl
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.passes import copy, line, run, ssh
-from bench.table import Row, absolute, alternate, ratio, rounds, scratch
+from bench.table import Row, absolute, alternate, fresh, ratio, rounds, scratch
 
 from hpc_cluster import effects
 
@@ -45,7 +44,7 @@ def rows(quick: bool) -> list[Row]:
                 "python": lambda: _login(login),
                 "true": lambda: run([*login, "127.0.0.1", "true"]),
                 "collect": lambda: _timed(root / f"c{next(turn)}", count, _collected),
-                "back": lambda: copy(login, files, root / "back", back=True),
+                "back": lambda: copy(login, files, root / f"back{next(turn)}", back=True),
                 "take": lambda: _timed(root / f"t{next(turn)}", many, _taken),
             },
             rounds(quick),
@@ -86,13 +85,10 @@ def _login(login: list[str]) -> None:
 
 def _timed(root: Path, count: int, work: Callable[[Path, int], float]) -> float:
     """Do something in a folder of its own; return its seconds."""
-    root.mkdir()
-    for name in ("inner", "out"):
+    root = fresh(root)
+    for name in ("inner", "out", "trash"):
         (root / name).mkdir()
-    try:
-        return work(root, count)
-    finally:
-        shutil.rmtree(root)
+    return work(root, count)
 
 
 def _taken(root: Path, count: int) -> float:
@@ -122,7 +118,7 @@ def _taken(root: Path, count: int) -> float:
 
 
 def _collected(root: Path, count: int) -> float:
-    """Collect jobs: place an output, fill the answer and give it its name, remove the drop."""
+    """Collect jobs: place an output, fill the answer and give it its name, put the rest away."""
     for number in range(count):
         _make(f"{root}/inner/{number}.answer", bytes(4096))
         _make(f"{root}/inner/{number}.drop", DROP)
@@ -147,13 +143,13 @@ def _collected(root: Path, count: int) -> float:
             os.close(answer)
         _sync(root)
         for number in range(count):
-            os.unlink(f"{root}/job{number}.job.submitted")
+            os.rename(f"{root}/job{number}.job.submitted", f"{root}/trash/{number}.submitted")
             os.rename(f"{root}/inner/{number}.answer", f"{root}/job{number}.job.finished")
         _sync(root)
         journal.write(RECORD * count)
         os.fsync(journal.fileno())
         for number in range(count):
-            os.unlink(f"{root}/inner/{number}.drop")
+            os.rename(f"{root}/inner/{number}.drop", f"{root}/trash/{number}.drop")
     return time.perf_counter() - begin
 
 

@@ -132,13 +132,14 @@ def ssh(server: sshd.Sshd, port: int, root: Path) -> list[str]:
     return words
 
 
-def copy(login: list[str], source: Path, target: Path, *, back: bool) -> None:
+def copy(login: list[str], source: Path, target: Path, *, back: bool) -> float:
     """Carry a folder with one plain rsync over a login of its own."""
-    target.mkdir()
+    target = fresh(target)
     far, near = f"127.0.0.1:{source if back else target}/", f"{target if back else source}/"
     ends = [far, near] if back else [near, far]
+    begin = time.perf_counter()
     subprocess.run(["rsync", "-a", "-e", " ".join(login), *ends], check=True)
-    shutil.rmtree(target)
+    return time.perf_counter() - begin
 
 
 def run(words: list[str], **settings: Any) -> None:
@@ -184,8 +185,10 @@ def over_ssh(root: Path, server: sshd.Sshd, wire: proxy.Proxy, quick: bool) -> l
         copied = alternate(
             {
                 **{t: (lambda t=t: cycle(t)) for t in TRANSPORTS},
-                "up": lambda f=folder: copy(login, f, root / "up", back=False),
-                "down": lambda f=folder: copy(login, f, root / "down", back=True),
+                "up": lambda f=folder, n=number: copy(login, f, root / f"up{next(n)}", back=False),
+                "down": lambda f=folder, n=number: copy(
+                    login, f, root / f"down{next(n)}", back=True
+                ),
             },
             turns,
         )
