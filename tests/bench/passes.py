@@ -185,9 +185,11 @@ def over_ssh(root: Path, server: sshd.Sshd, wire: proxy.Proxy, quick: bool) -> l
         copied = alternate(
             {
                 **{t: (lambda t=t: cycle(t)) for t in TRANSPORTS},
-                "up": lambda f=folder, n=number: copy(login, f, root / f"up{next(n)}", back=False),
+                "up": lambda f=folder, n=number: copy(
+                    login, f, root / f"{f.name}-up{next(n)}", back=False
+                ),
                 "down": lambda f=folder, n=number: copy(
-                    login, f, root / f"down{next(n)}", back=True
+                    login, f, root / f"{f.name}-down{next(n)}", back=True
                 ),
             },
             turns,
